@@ -1,0 +1,115 @@
+"""Servers that real clients talk to, and the clients themselves."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.services.clients import Client, find_program
+from tests.services.images import Layout, write_image, write_index
+from tests.services.registry import Credentials, RegistryServer, filesystem_store, s3_store
+
+MakeClient = Callable[..., Client]
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """A registry on a folder, over plain HTTP, without users."""
+    folder = tmp_path_factory.mktemp("plain")
+    with RegistryServer(folder, filesystem_store(folder / "data")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory, minio: Any) -> Iterator[RegistryServer]:
+    """A registry on MinIO, over TLS, with a password."""
+    store = s3_store(minio.endpoint, f"clients-{secrets.token_hex(4)}", minio.access_key, minio.secret_key)
+    user = Credentials("edge", secrets.token_urlsafe(24))
+    with RegistryServer(tmp_path_factory.mktemp("secured"), store, users=user, tls=True) as server:
+        yield server
+
+
+@pytest.fixture(params=["plain", "secured"])
+def server(request: pytest.FixtureRequest) -> RegistryServer:
+    """Both of them in turn."""
+    found: RegistryServer = request.getfixturevalue(request.param)
+    return found
+
+
+def refuse(request: pytest.FixtureRequest, reason: str) -> None:
+    """Skips the test, or fails it under --require-clients."""
+    if request.config.getoption("--require-clients"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def need(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Finds a program, or skips the test."""
+
+    def find(name: str) -> Path:
+        found = find_program(name)
+        if found is None:
+            refuse(request, f"{name} is not installed")
+        assert found is not None
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def root(request: pytest.FixtureRequest) -> None:
+    """Skips tests that start daemons, or containers, where the tests do not run as root."""
+    if os.geteuid() != 0:
+        refuse(request, "not root: daemons and containers cannot be started")
+
+
+@pytest.fixture
+def make_client(need: Callable[[str], Path], tmp_path: Path) -> MakeClient:
+    """Makes a client with a home of its own."""
+
+    def make(name: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Client:
+        return Client(need(name), tmp_path / f"home-{name}", options=options, environment=environment)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def busybox(need: Callable[[str], Path]) -> bytes:
+    """A shell that runs without any library."""
+    return need("busybox").read_bytes()
+
+
+@pytest.fixture
+def layers(busybox: bytes) -> list[dict[str, bytes]]:
+    """Three layers that make an image which prints its last file, of which one is new with every test."""
+    return [{"bin/busybox": busybox}, {"etc/first": b"first layer\n"}, {"etc/last": secrets.token_hex(16).encode()}]
+
+
+@pytest.fixture
+def layout(tmp_path: Path, layers: list[dict[str, bytes]]) -> Layout:
+    """That image as an OCI layout."""
+    return write_image(tmp_path / "layout", layers)
+
+
+@pytest.fixture
+def index_layout(tmp_path: Path, layers: list[dict[str, bytes]]) -> Layout:
+    """An index of images for two architectures."""
+    return write_index(tmp_path / "index-layout", {"amd64": layers, "arm64": [{"etc/last": b"arm\n"}, *layers[1:2]]})
+
+
+@pytest.fixture
+def repository() -> str:
+    """A repository name of several levels that no other test uses."""
+    return f"team/app/{secrets.token_hex(5)}"
+
+
+def certificate_folder(server: RegistryServer, folder: Path) -> Path:
+    """A folder as podman, buildah and skopeo want it: nothing in it but the authority to trust, where there is one."""
+    folder.mkdir(exist_ok=True)
+    if server.ca:
+        (folder / "ca.crt").write_bytes(server.ca.read_bytes())
+    return folder

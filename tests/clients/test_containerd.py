@@ -1,0 +1,86 @@
+"""Containerd through `ctr`: push, remove, pull, run."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conftest import MakeClient
+from tests.clients.content import check_whole
+from tests.services.clients import Client
+from tests.services.daemons import ContainerdDaemon
+from tests.services.images import Layout
+from tests.services.registry import RegistryServer
+
+pytestmark = pytest.mark.clients
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    root: None, need: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ContainerdDaemon]:
+    running = ContainerdDaemon(tmp_path_factory.mktemp("containerd"))
+    try:
+        yield running.run(need("containerd"), need("ctr"))
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def ctr(daemon: ContainerdDaemon, make_client: MakeClient) -> Client:
+    environment = {"CONTAINERD_SNAPSHOTTER": "native"}
+    return make_client("ctr", ("--address", str(daemon.socket)), environment)
+
+
+def transport(server: RegistryServer) -> list[str]:
+    options = ["--tlscacert", str(server.ca)] if server.ca else ["--plain-http"]
+    if server.credentials:
+        options += ["--user", f"{server.credentials.name}:{server.credentials.password}"]
+    return options
+
+
+def test_containerd_pushes_removes_pulls_and_runs_an_image(
+    ctr: Client, server: RegistryServer, layout: Layout, layers: list[dict[str, bytes]], tmp_path: Path, repository: str
+) -> None:
+    name = f"{server.host}/{repository}:latest"
+    ctr.run(
+        "images", "import", "--base-name", f"{server.host}/{repository}", str(layout.archive(tmp_path / "image.tar"))
+    )
+    ctr.run("images", "push", *transport(server), name)
+    assert check_whole(server, repository, "latest") == layout.digest
+
+    ctr.run("images", "remove", "--sync", name)
+    assert layout.digest not in ctr.run("content", "list")
+    ctr.run("images", "pull", *transport(server), name)
+    assert layout.digest in ctr.run("images", "list", f"name=={name}")
+    said = ctr.run("run", "--rm", name, f"test-{secrets.token_hex(4)}")
+    assert said == layers[-1]["etc/last"].decode()
+
+
+def test_containerd_pushes_and_pulls_every_platform_of_an_index(
+    ctr: Client, server: RegistryServer, index_layout: Layout, tmp_path: Path, repository: str
+) -> None:
+    name = f"{server.host}/{repository}:latest"
+    archive = str(index_layout.archive(tmp_path / "index.tar"))
+    ctr.run("images", "import", "--all-platforms", "--no-unpack", "--base-name", f"{server.host}/{repository}", archive)
+    ctr.run("images", "push", *transport(server), name)
+    assert check_whole(server, repository, "latest") == index_layout.digest
+    ctr.run("images", "remove", "--sync", name)
+    ctr.run("images", "pull", "--all-platforms", *transport(server), name)
+    listed = ctr.run("images", "list", f"name=={name}")
+    assert index_layout.digest in listed
+    assert "linux/arm64" in listed
+
+
+def test_containerd_with_a_wrong_password_may_not_pull(ctr: Client, secured: RegistryServer, repository: str) -> None:
+    said = ctr.fail(
+        "images",
+        "pull",
+        "--tlscacert",
+        str(secured.ca),
+        "--user",
+        "edge:a guess",
+        f"{secured.host}/{repository}:latest",
+    )
+    assert "401" in said or "authorization failed" in said.lower(), said
