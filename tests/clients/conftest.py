@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,13 @@ def layout(tmp_path: Path, layers: list[dict[str, bytes]]) -> Layout:
 def index_layout(tmp_path: Path, layers: list[dict[str, bytes]]) -> Layout:
     """An index of images for two architectures."""
     return write_index(tmp_path / "index-layout", {"amd64": layers, "arm64": [{"etc/last": b"arm\n"}, *layers[1:2]]})
+
+
+@pytest.fixture
+def image_store(root: None) -> Iterator[list[str]]:
+    """Options that give podman and buildah a store of their own, with a path as short as podman wants it."""
+    with tempfile.TemporaryDirectory(prefix="er-") as folder:
+        yield ["--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
 
 
 @pytest.fixture

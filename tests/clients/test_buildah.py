@@ -14,11 +14,8 @@ pytestmark = pytest.mark.clients
 
 
 @pytest.fixture
-def buildah(root: None, make_client: MakeClient, tmp_path: Path) -> Client:
-    store = tmp_path / "buildah"
-    return make_client(
-        "buildah", ("--root", str(store / "root"), "--runroot", str(store / "run"), "--storage-driver", "vfs")
-    )
+def buildah(image_store: list[str], make_client: MakeClient) -> Client:
+    return make_client("buildah", image_store)
 
 
 def transport(server: RegistryServer, folder: Path) -> list[str]:

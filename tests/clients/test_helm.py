@@ -36,6 +36,7 @@ def test_helm_pushes_a_chart_and_pulls_the_same_one(
     check_whole(server, f"{repository}/greeter", "1.2.3_build.4")
 
     target = tmp_path / "pulled"
+    target.mkdir()
     reference = f"oci://{server.host}/{repository}/greeter"
     helm.run("pull", *transport(server), reference, "--version", "1.2.3+build.4", "--destination", str(target))
     assert (target / chart.name).read_bytes() == chart.read_bytes()

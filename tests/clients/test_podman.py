@@ -14,13 +14,10 @@ pytestmark = pytest.mark.clients
 
 
 @pytest.fixture
-def podman(root: None, make_client: MakeClient, tmp_path: Path) -> Client:
-    store = tmp_path / "podman"
-    options = ("--root", str(store / "root"), "--runroot", str(store / "run"), "--storage-driver", "vfs")
+def podman(image_store: list[str], make_client: MakeClient) -> Client:
     # crun does not start on machines that mount both generations of cgroups; runc does.
-    return make_client(
-        "podman", (*options, "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc")
-    )
+    options = (*image_store, "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc")
+    return make_client("podman", options)
 
 
 def transport(server: RegistryServer, folder: Path) -> list[str]:
@@ -64,7 +61,7 @@ def test_podman_pushes_and_pulls_a_manifest_list(
     options = transport(server, tmp_path / "certificates")
     log_in(podman, server, options)
     name = f"{server.host}/{repository}:multi"
-    podman.run("manifest", "create", "both", f"oci:{index_layout.folder}:{index_layout.tag}")
+    podman.run("manifest", "create", "--all", "both", f"oci:{index_layout.folder}:{index_layout.tag}")
     podman.run("manifest", "push", "--all", *options, "both", f"docker://{name}")
     assert is_there(server, repository, check_whole(server, repository, "multi"))
     podman.run("pull", "--quiet", *options, "--arch", "arm64", name)

@@ -31,6 +31,7 @@ class Client:
         self, program: Path, home: Path, *, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
     ) -> None:
         home.mkdir(parents=True, exist_ok=True)
+        (home / "auth.json").write_text("{}")  # podman and buildah refuse a file of passwords that is not there
         self.program = program
         self.home = home
         self.options = tuple(options)
