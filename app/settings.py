@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.auth.settings import AuthSettings
 from app.registry.settings import RegistrySettings
@@ -18,6 +18,12 @@ class TlsSettings(BaseModel):
     certificate: Path | None = Field(None, description="PEM file: certificate, then its intermediates")
     key: Path | None = Field(None, description="PEM file: private key")
 
+    @model_validator(mode="after")
+    def _pair(self) -> "TlsSettings":
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together: set both or neither")
+        return self
+
 
 class HttpSettings(BaseModel):
     """Where and how the server listens."""
@@ -29,7 +35,9 @@ class HttpSettings(BaseModel):
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
     public_url: str | None = Field(None, description="URL under which clients reach the registry")
     tls: TlsSettings = TlsSettings()
-    drain_delay: float = Field(0, ge=0, description="seconds between SIGTERM and the end of listening; /readyz fails at once")
+    drain_delay: float = Field(
+        0, ge=0, description="seconds between SIGTERM and the end of listening; /readyz fails at once"
+    )
     drain_timeout: float = Field(30, ge=0, description="seconds that running requests get to end after that")
     header_timeout: float = Field(30, gt=0, description="seconds a client has to send a request's headers")
     stall_timeout: float = Field(60, gt=0, description="seconds in which a body must make `minimum_rate` on average")
