@@ -12,7 +12,11 @@ class AuthSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     htpasswd: Path | None = Field(None, description="file of users with bcrypt hashes; see `edge-registry user add`")
-    realm: str = Field("Edge Registry", description="realm of the Basic challenge")
+    realm: str = Field(
+        "Edge Registry",
+        pattern=r"^[ !#-\[\]-~]{1,128}$",
+        description="realm of the Basic challenge; no quotes or backslashes",
+    )
     anonymous: Literal["none", "pull", "push"] | None = Field(
         None,
         description="what callers without credentials may do; unset: nothing where there are users, everything on a "
