@@ -73,17 +73,17 @@ class ReloadingContext:
                 self._trouble = ""
                 return False
             expiry = await asyncio.to_thread(_try, pair)
-            # Here and not in the thread: OpenSSL must not begin a handshake on a context that is being changed. The bytes
-            # are in memory and were tried, so it takes a fraction of a millisecond and cannot leave half a pair behind.
+            # Here and not in the thread: OpenSSL must not begin a handshake on a context that is being changed. The
+            # bytes are in memory and were tried, so it takes a fraction of a millisecond and leaves no half pair.
             _load(self.context, pair)
         except (OSError, ValueError) as exc:
             if (reason := _reason(exc)) != self._trouble:
                 self._trouble = reason
-                self._report("error", f"the certificate {self._certificate} is not used, the old one stays: {reason}")
+                self._report("error", f"{self._certificate} cannot be used, the old certificate stays: {reason}")
             return False
         self._pair = pair
         self._trouble = ""
-        self._report("info", f"the certificate {self._certificate} was read again; it is valid until {expiry:%Y-%m-%d}")
+        self._report("info", f"the certificate {self._certificate} was read again; it ends on {expiry:%Y-%m-%d}")
         self._tell_expiry(expiry)
         return True
 

@@ -20,6 +20,8 @@ def subject_names(names: Sequence[str]) -> list[x509.GeneralName]:
 
 
 def _parse(name: str) -> x509.GeneralName:
+    if "%" in name:  # an interface of this machine means nothing to a client
+        raise StartError(f"{name!r} names an interface; give the address without it")
     try:
         return x509.IPAddress(ipaddress.ip_address(name.strip("[]")))
     except ValueError:
