@@ -108,10 +108,15 @@ def _translate(found: Mapping[str, tuple[Any, str]], origin: str) -> Translation
             result.values.update({our_key: (our_value, where) for our_key, our_value in ours.items()})
         elif key in _NOTES:
             result.warnings.append(f"{name} {_NOTES[key]} ({where})")
-        elif key != "storage.s3.secure" and not _QUIET.fullmatch(key):
+        elif not _is_quiet(key, value):
             result.warnings.append(f"{name} has no effect here ({where})")
     _complete_endpoint(result, found)
     return result
+
+
+def _is_quiet(key: str, value: Any) -> bool:
+    """Whether nobody would miss what this key does in Distribution, or `_complete_endpoint` reads it."""
+    return key == "storage.s3.secure" or (key == "auth" and value == "htpasswd") or _QUIET.fullmatch(key) is not None
 
 
 def _complete_endpoint(result: Translation, found: Mapping[str, tuple[Any, str]]) -> None:
@@ -162,13 +167,6 @@ def _driver(value: Any) -> Found:
     return {"storage.driver": _DRIVERS[value]}
 
 
-def _auth(value: Any) -> Found:
-    """The path says it all; a way we do not have must not become a registry that is open."""
-    if value not in ("htpasswd", "none"):
-        raise ValueError(f"{value} is not supported; htpasswd is")
-    return {}
-
-
 def _level(value: Any) -> str:
     return {"warn": "warning", "trace": "debug", "fatal": "error", "panic": "error"}.get(str(value), str(value))
 
@@ -192,7 +190,6 @@ _KEYS: Final[Mapping[str, Callable[[Any], Found]]] = {
     "http.draintimeout": _to("http.drain_timeout", _seconds),
     "http.tls.certificate": _to("http.tls.certificate"),
     "http.tls.key": _to("http.tls.key"),
-    "auth": _auth,
     "auth.htpasswd.path": _to("auth.htpasswd"),
     "auth.htpasswd.realm": _to("auth.realm"),
     "storage": _driver,

@@ -29,6 +29,7 @@ _OBJECT_ACTIONS: Final = (
     "s3:AbortMultipartUpload",
     "s3:ListMultipartUploadParts",
 )
+_LONGEST_ACCESS_KEY: Final = 20
 _REFUSED: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "XMinioInvalidIAMCredentials"})
 
 
@@ -61,6 +62,8 @@ def prepare(store: S3Settings, admin_access_key: str, admin_secret_key: str) -> 
     a secret made here. Raises StartError for settings that cannot work, Failure when MinIO is away or refuses.
     """
     access_key = store.access_key or store.bucket
+    if len(access_key) > _LONGEST_ACCESS_KEY:
+        raise StartError(f"MinIO takes access keys of at most {_LONGEST_ACCESS_KEY} characters: give an --access-key")
     if access_key == admin_access_key:
         raise StartError("the registry's access key must not be the administrator's: give another --access-key")
     data, admin = _clients(store, admin_access_key, admin_secret_key)

@@ -22,8 +22,8 @@ _root = typer.Typer(
 
     `edge-registry serve` starts it. Each setting has a key (`http.port`) that can be given in a YAML file, in the
     environment (EDGE_REGISTRY_HTTP__PORT) and, for some, as an option, each winning over the one before;
-    `edge-registry config show` lists them all. A secret can be given as the name of a file that holds it, with _FILE
-    (in YAML _file) behind its name. The REGISTRY_ variables and the YAML of CNCF Distribution are understood.
+    `edge-registry config show` lists them all. A secret can be given as the name of a file that holds it, with `_FILE`
+    (in YAML `_file`) behind its name. The `REGISTRY_*` variables and the YAML of CNCF Distribution are understood.
 
     Exit status: 0 done; 1 it was tried and failed; 2 the configuration or the command is wrong.""",
 )

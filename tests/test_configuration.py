@@ -1,0 +1,286 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.configuration import Configuration, load, resolve
+from app.errors import StartError
+from app.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def from_yaml(text: str, **environ: str) -> Configuration:
+    Path("c.yml").write_text(text)
+    return load(Path("c.yml"), environ)
+
+
+def refusal(text: str = "", **environ: str) -> str:
+    with pytest.raises(StartError) as caught:
+        from_yaml(text, **environ)
+    return str(caught.value)
+
+
+def test_each_source_wins_over_the_one_before() -> None:
+    text = "http: {port: 1, host: 10.0.0.1, workers: 2, public_url: 'http://file'}"
+    environ = {
+        "REGISTRY_HTTP_ADDR": "10.0.0.2:2",
+        "REGISTRY_HTTP_HOST": "http://distribution",
+        "EDGE_REGISTRY_HTTP__PORT": "3",
+        "EDGE_REGISTRY_HTTP__HOST": "10.0.0.3",
+    }
+    Path("c.yml").write_text(text)
+    found = load(Path("c.yml"), environ, {"--port": {"http.port": 4}})
+    http = found.settings.http
+    assert (http.port, http.host, http.public_url, http.workers) == (4, "10.0.0.3", "http://distribution", 2)
+    assert found.origins["http.port"] == "option --port"
+    assert found.origins["http.host"] == "environment EDGE_REGISTRY_HTTP__HOST"
+    assert found.origins["http.public_url"] == "environment REGISTRY_HTTP_HOST"
+    assert found.origins["http.workers"] == "file c.yml"
+    assert found.origins["http.drain_delay"] == "default"
+
+
+@pytest.mark.parametrize("name", ["EDGE_REGISTRY_CONFIG", "REGISTRY_CONFIGURATION_PATH"])
+def test_the_environment_names_the_file(name: str) -> None:
+    Path("named.yml").write_text("http: {port: 7}")
+    found = load(None, {name: "named.yml"})
+    assert (found.settings.http.port, found.origins["http.port"]) == (7, "file named.yml")
+
+
+def test_nothing_at_all_is_a_configuration() -> None:
+    assert load(None, {}).settings == Settings()
+    assert from_yaml("# all commented out\nhttp:\nstorage: {s3: }").settings == Settings()
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_secret_file_loses_its_last_newline_only(end: str) -> None:
+    Path("secret").write_bytes(f" spaced secret {end}".encode())
+    in_yaml = from_yaml("storage: {s3: {secret_key_file: secret}}")
+    in_environment = load(None, {"EDGE_REGISTRY_STORAGE__S3__SECRET_KEY_FILE": "secret"})
+    for found in (in_yaml, in_environment):
+        key = found.settings.storage.s3.secret_key
+        assert key is not None
+        assert key.get_secret_value() == " spaced secret "
+    assert in_yaml.origins["storage.s3.secret_key"] == "file c.yml"
+    assert in_environment.origins["storage.s3.secret_key"] == "environment EDGE_REGISTRY_STORAGE__S3__SECRET_KEY_FILE"
+
+
+def test_a_secret_file_that_is_missing_empty_or_doubled_is_refused() -> None:
+    Path("empty").write_text("\n")
+    Path("full").write_text("secret")
+    name = "EDGE_REGISTRY_STORAGE__S3__SECRET_KEY"
+    assert "cannot read gone: No such file" in refusal(**{f"{name}_FILE": "gone"})
+    assert "empty is empty" in refusal(**{f"{name}_FILE": "empty"})
+    assert "both itself and as a file" in refusal(**{f"{name}_FILE": "full", name: "x"})
+
+
+def test_lists_are_comma_separated_in_the_environment() -> None:
+    found = load(None, {"EDGE_REGISTRY_REGISTRY__IMMUTABLE_TAGS": "a/*:v[0-9]*, b:latest,"})
+    assert found.settings.registry.immutable_tags == ["a/*:v[0-9]*", "b:latest"]
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    assert load(None, {"EDGE_REGISTRY_HTTP__PORT": "", "REGISTRY_HTTP_ADDR": ""}).origins["http.port"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("htpp: {port: 1}", "unknown key htpp; did you mean http?"),
+        ("storage: {s3: {buket: x}}", "unknown key storage.s3.buket; did you mean storage.s3.bucket?"),
+        ("port: 1", "unknown key port; did you mean http.port?"),
+        ("zzz:", "unknown key zzz; `edge-registry config show` lists all there are"),
+        ("http: 5", "http: must be a section of keys"),
+        ("- http", "must be a mapping of sections"),
+        ("http: {port: 1, port: 2}", "line 1 is not valid YAML: a key comes twice"),
+        ("a: b: c", "line 1 is not valid YAML"),
+        ("http: {port: x}", "http.port: must be a whole number, not 'x' (file c.yml)"),
+        ("http: {port: 70000}", "http.port: must be at most 65535, not '70000' (file c.yml)"),
+        ("http: {drain_delay: soon}", "http.drain_delay: must be a number, not 'soon' (file c.yml)"),
+        ("registry: {delete: perhaps}", "registry.delete: must be true or false, not 'perhaps' (file c.yml)"),
+        ("registry: {immutable_tags: a}", "registry.immutable_tags: must be a list, not 'a' (file c.yml)"),
+        ("auth: {anonymous: all}", "auth.anonymous: must be 'none', 'pull' or 'push', not 'all' (file c.yml)"),
+        ("http: {tls: {key: k}}", "http.tls: certificate and key go together: set both or neither (file c.yml)"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line_that_names_the_key(text: str, said: str) -> None:
+    message = refusal(text)
+    assert said in message
+    assert "c.yml" in message
+    assert "\n" not in message
+
+
+def test_every_wrong_value_is_named_at_once() -> None:
+    assert len(refusal("http: {port: x, workers: 0}\nlog: {level: loud}").splitlines()) == 3
+
+
+def test_a_variable_that_nobody_reads_is_refused() -> None:
+    message = refusal(EDGE_REGISTRY_HTTP_PORT="5000")
+    assert message == "unknown variable EDGE_REGISTRY_HTTP_PORT; did you mean EDGE_REGISTRY_HTTP__PORT?"
+
+
+def test_a_secret_of_the_wrong_type_is_not_echoed() -> None:
+    message = refusal("storage: {s3: {secret_key: 12345678}}")
+    assert message == "storage.s3.secret_key: must be text; put it in quotes (file c.yml)"
+    assert "12345678" not in refusal("storage: {s3: {secret_key: 12345678: x}}")
+
+
+def test_services_called_registry_are_no_configuration() -> None:
+    injected = {
+        f"{prefix}{name}": value
+        for prefix in ("REGISTRY", "EDGE_REGISTRY", "REGISTRY_CACHE", "EDGE_REGISTRY_UI")
+        for name, value in {
+            "_PORT": "tcp://10.0.0.1:5000",
+            "_SERVICE_HOST": "10.0.0.1",
+            "_SERVICE_PORT": "5000",
+            "_SERVICE_PORT_HTTP": "5000",
+            "_PORT_5000_TCP": "tcp://10.0.0.1:5000",
+            "_PORT_5000_TCP_PROTO": "tcp",
+            "_PORT_5000_TCP_PORT": "5000",
+            "_PORT_5000_TCP_ADDR": "10.0.0.1",
+        }.items()
+    }
+    found = load(None, {**injected, "REGISTRY_AUTH_FILE": "auth.json"})
+    assert found.warnings == []
+    assert set(found.origins.values()) == {"default"}
+
+
+def test_distributions_variables_set_ours() -> None:
+    found = load(
+        None,
+        {
+            "REGISTRY_HTTP_ADDR": ":5000",
+            "REGISTRY_HTTP_TLS_CERTIFICATE": "a.crt",
+            "REGISTRY_HTTP_TLS_KEY": "a.key",
+            "REGISTRY_HTTP_RELATIVEURLS": "true",
+            "REGISTRY_HTTP_DRAINTIMEOUT": "1m30s",
+            "REGISTRY_AUTH": "htpasswd",
+            "REGISTRY_AUTH_HTPASSWD_PATH": "users",
+            "REGISTRY_AUTH_HTPASSWD_REALM": "Realm",
+            "REGISTRY_STORAGE": "s3",
+            "REGISTRY_STORAGE_S3_REGIONENDPOINT": "minio:9000",
+            "REGISTRY_STORAGE_S3_SECURE": "false",
+            "REGISTRY_STORAGE_S3_SKIPVERIFY": "true",
+            "REGISTRY_STORAGE_S3_FORCEPATHSTYLE": "false",
+            "REGISTRY_STORAGE_S3_ACCESSKEY": "key",
+            "REGISTRY_STORAGE_DELETE_ENABLED": "false",
+            "REGISTRY_STORAGE_REDIRECT_DISABLE": "true",
+            "REGISTRY_STORAGE_MAINTENANCE_READONLY": '{"enabled": true}',
+            "REGISTRY_CATALOG_MAXENTRIES": "1000",
+            "REGISTRY_LOG_LEVEL": "warn",
+            "REGISTRY_LOG_FORMATTER": "text",
+        },
+    )
+    settings, s3 = found.settings, found.settings.storage.s3
+    assert (settings.http.port, settings.http.host, settings.http.drain_timeout) == (5000, None, 90)
+    assert (settings.http.tls.certificate, settings.http.tls.key) == (Path("a.crt"), Path("a.key"))
+    assert (settings.auth.htpasswd, settings.auth.realm) == (Path("users"), "Realm")
+    assert (settings.storage.driver, s3.endpoint, s3.access_key) == ("s3", "http://minio:9000", "key")
+    assert (s3.verify, s3.path_style, s3.redirect) == (False, False, False)
+    assert (settings.registry.delete, settings.registry.read_only) == (False, True)
+    assert (settings.log.level, settings.log.format) == ("warning", "console")
+    assert found.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [(":5000", None, 5000), ("0.0.0.0:80", "0.0.0.0", 80), ("[::1]:443", "::1", 443), ("localhost:1", "localhost", 1)],
+)
+def test_distributions_addresses(address: str, host: str | None, port: int) -> None:
+    http = load(None, {"REGISTRY_HTTP_ADDR": address}).settings.http
+    assert (http.host, http.port) == (host, port)
+
+
+DISTRIBUTION = """
+version: 0.1
+log: {level: debug, fields: {service: registry}}
+storage:
+  cache: {blobdescriptor: inmemory}
+  filesystem: {rootdirectory: /var/lib/registry}
+  delete: {enabled: true}
+http:
+  addr: 127.0.0.1:5000
+  headers: {X-Content-Type-Options: [nosniff]}
+health: {storagedriver: {enabled: true, interval: 10s, threshold: 3}}
+"""
+
+
+def test_distributions_own_file_is_taken_as_it_is() -> None:
+    found = from_yaml(DISTRIBUTION)
+    settings = found.settings
+    assert (settings.http.host, settings.http.port, settings.log.level) == ("127.0.0.1", 5000, "debug")
+    assert (settings.storage.driver, settings.storage.filesystem.root) == ("filesystem", Path("/var/lib/registry"))
+    assert found.origins["storage.driver"] == "file c.yml"
+    assert found.warnings == []
+
+
+def test_its_variables_win_over_its_file() -> None:
+    found = from_yaml(DISTRIBUTION, REGISTRY_STORAGE="s3", REGISTRY_STORAGE_S3_BUCKET="b")
+    assert (found.settings.storage.driver, found.settings.storage.s3.bucket) == ("s3", "b")
+
+
+def test_what_has_no_effect_is_named_once_without_its_value() -> None:
+    more = "\nauth: {token: {realm: 'https://x'}}\nproxy: {remoteurl: 'https://x', password: hush}\nnotifications: {endpoints: [{name: a}]}"
+    found = from_yaml(
+        DISTRIBUTION + more, REGISTRY_AUTH="token", REGISTRY_HTTP_SECRET="hush", REGISTRY_STORAGE_S3_ROOTDIRECTORY="/x"
+    )
+    assert found.warnings == [
+        "auth.token.realm has no effect here (file c.yml)",
+        "proxy.remoteurl has no effect here (file c.yml)",
+        "proxy.password has no effect here (file c.yml)",
+        "notifications.endpoints has no effect here (file c.yml)",
+        "REGISTRY_AUTH has no effect here (environment REGISTRY_AUTH)",
+        "REGISTRY_HTTP_SECRET is not needed: replicas share their key through the bucket "
+        "(environment REGISTRY_HTTP_SECRET)",
+        "REGISTRY_STORAGE_S3_ROOTDIRECTORY is not used: the registry's keys begin at the root of its bucket "
+        "(environment REGISTRY_STORAGE_S3_ROOTDIRECTORY)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"REGISTRY_HTTP_ADDR": "5000"}, "REGISTRY_HTTP_ADDR: must be host:port or :port"),
+        ({"REGISTRY_STORAGE": "gcs"}, "the store gcs is not supported"),
+        ({"REGISTRY_STORAGE_REDIRECT_DISABLE": "maybe"}, "must be true or false"),
+        ({"REGISTRY_LOG_LEVEL": "loud"}, "log.level: must be 'debug', 'info', 'warning' or 'error', not 'loud'"),
+    ],
+)
+def test_distributions_values_are_checked_too(environ: dict[str, str], said: str) -> None:
+    assert said in refusal(**environ)
+
+
+def test_a_file_that_names_two_stores_is_refused() -> None:
+    assert "more than one store" in refusal("version: 0.1\nstorage: {s3: {bucket: b}, filesystem: {rootdirectory: /x}}")
+
+
+@pytest.mark.parametrize(
+    ("http", "auth", "host", "anonymous"),
+    [
+        ({}, {}, "127.0.0.1", "push"),
+        ({}, {"htpasswd": "users"}, "0.0.0.0", "none"),
+        ({}, {"anonymous": "pull"}, "127.0.0.1", "pull"),
+        ({}, {"htpasswd": "users", "anonymous": "pull"}, "0.0.0.0", "pull"),
+        ({"host": "::1"}, {}, "::1", "push"),
+        ({"host": "127.9.9.9"}, {}, "127.9.9.9", "push"),
+        ({"host": "localhost"}, {}, "localhost", "push"),
+        ({"host": "0.0.0.0"}, {"anonymous": "push"}, "0.0.0.0", "push"),
+        ({"host": "10.0.0.1"}, {"htpasswd": "users"}, "10.0.0.1", "none"),
+    ],
+)
+def test_without_users_the_registry_stays_on_this_machine(
+    http: dict[str, Any], auth: dict[str, Any], host: str, anonymous: str
+) -> None:
+    before = Settings.model_validate({"http": http, "auth": auth})
+    after = resolve(before)
+    assert (after.http.host, after.auth.anonymous) == (host, anonymous)
+    assert before == Settings.model_validate({"http": http, "auth": auth})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "registry.lan"])
+def test_an_open_address_without_users_must_be_asked_for(host: str) -> None:
+    with pytest.raises(StartError, match=r"user add.*auth\.anonymous: push.*--insecure-anonymous"):
+        resolve(Settings.model_validate({"http": {"host": host}}))
