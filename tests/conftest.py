@@ -1,0 +1,49 @@
+"""Options and services that tests of every room share."""
+
+import secrets
+from collections.abc import Iterator
+
+import minio as sdk
+import pytest
+import urllib3
+
+from tests.services.minio import MinioServer, find_minio
+
+pytest.register_assert_rewrite("storage.conformance")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-minio", action="store_true", help="fail, rather than skip, where no MinIO is found")
+    parser.addoption("--require-clients", action="store_true", help="fail, rather than skip, where a client is missing")
+
+
+@pytest.fixture(scope="session")
+def minio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
+    """A MinIO server for the whole run."""
+    binary = find_minio()
+    if binary is None:
+        reason = "no MinIO: set MINIO_BIN, put `minio` on PATH, or run scripts/test, which builds one"
+        if request.config.getoption("--require-minio"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    server = MinioServer(binary, tmp_path_factory.mktemp("minio"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(minio: MinioServer) -> Iterator[str]:
+    """The name of a new, empty bucket; it is emptied and removed afterwards."""
+    name = f"test-{secrets.token_hex(8)}"
+    pool = urllib3.PoolManager(timeout=30, retries=urllib3.Retry(3, backoff_factor=0.1))
+    client = sdk.Minio(
+        minio.address, access_key=minio.access_key, secret_key=minio.secret_key, secure=False, http_client=pool
+    )
+    client.make_bucket(name)
+    yield name
+    names = [sdk.deleteobjects.DeleteObject(found.object_name) for found in client.list_objects(name, recursive=True)]
+    failures = list(client.remove_objects(name, names))
+    assert not failures, failures
+    client.remove_bucket(name)
+    pool.clear()
