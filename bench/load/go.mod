@@ -1,0 +1,3 @@
+module edge-registry/bench/load
+
+go 1.24
