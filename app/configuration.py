@@ -168,10 +168,11 @@ class _UniqueKeys(yaml.SafeLoader):
         """The mapping. Raises ConstructorError where a key comes twice."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, "a key comes twice", key_node.start_mark)
-            if isinstance(key_node, yaml.ScalarNode):
-                seen.add(key_node.value)
+            seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
 
@@ -184,8 +185,9 @@ def _parse(path: Path) -> Mapping[Any, Any]:
         raise StartError(f"the configuration {path} is not UTF-8 text") from None
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise StartError(f"the configuration {path}{line} is not valid YAML: {error.problem}") from None
-    except yaml.YAMLError:
+        problem = re.sub(r"'[^'<]{2,}'", "...", error.problem or "")  # a secret that begins with * or ! would be quoted
+        raise StartError(f"the configuration {path}{line} is not valid YAML: {problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError):  # PyYAML lets int() and datetime() raise their own
         raise StartError(f"the configuration {path} is not valid YAML") from None
     if not isinstance(document, Mapping | None):
         raise StartError(f"the configuration {path} must be a mapping of sections")

@@ -97,6 +97,9 @@ def test_an_empty_variable_is_not_set() -> None:
         ("- http", "must be a mapping of sections"),
         ("http: {port: 1, port: 2}", "line 1 is not valid YAML: a key comes twice"),
         ("a: b: c", "line 1 is not valid YAML"),
+        ("http: {host: 2020-13-45}", "is not valid YAML"),
+        ("{[a]: b}", "line 1 is not valid YAML"),
+        ("storage: {s3: {secret_key: *hush }}", "line 1 is not valid YAML: found undefined alias ..."),
         ("http: {port: x}", "http.port: must be a whole number, not 'x' (file c.yml)"),
         ("http: {port: 70000}", "http.port: must be at most 65535, not '70000' (file c.yml)"),
         ("http: {drain_delay: soon}", "http.drain_delay: must be a number, not 'soon' (file c.yml)"),
@@ -223,7 +226,11 @@ def test_its_variables_win_over_its_file() -> None:
 
 
 def test_what_has_no_effect_is_named_once_without_its_value() -> None:
-    more = "\nauth: {token: {realm: 'https://x'}}\nproxy: {remoteurl: 'https://x', password: hush}\nnotifications: {endpoints: [{name: a}]}"
+    more = """
+auth: {token: {realm: 'https://x'}}
+proxy: {remoteurl: 'https://x', password: hush}
+notifications: {endpoints: [{name: a}]}
+"""
     found = from_yaml(
         DISTRIBUTION + more, REGISTRY_AUTH="token", REGISTRY_HTTP_SECRET="hush", REGISTRY_STORAGE_S3_ROOTDIRECTORY="/x"
     )

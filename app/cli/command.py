@@ -1,5 +1,6 @@
 """The command `edge-registry`: its verbs, and how every one of them ends."""
 
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
@@ -37,6 +38,7 @@ def main() -> None:
 def _run() -> int:
     try:
         status = get_command(_root).main(prog_name=output.NAME, standalone_mode=False)
+        sys.stdout.flush()
     except StartError as error:
         output.complain(str(error))
         return 2
@@ -47,7 +49,7 @@ def _run() -> int:
         output.complain(str(error) or type(error).__name__)
         return 1
     except BrokenPipeError:
-        sys.stdout = None  # the reader has gone; nothing is left to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; Python flushes once more
         return 1
     except OSError as error:
         output.complain(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))

@@ -1,9 +1,11 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Edge
+from tests.cli.conftest import Edge, environment
 
 
 def test_no_arguments_print_the_manual(edge: Edge) -> None:
@@ -65,3 +67,14 @@ def test_a_registry_without_users_does_not_open_itself_to_the_network(edge: Edge
     assert ended.status == 2
     assert "edge-registry user add" in ended.complaint
     assert "--insecure-anonymous" in ended.complaint
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "app", "config", "show"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
