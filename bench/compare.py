@@ -22,7 +22,8 @@ from typing import Any, Final
 
 from minio import Minio
 
-from tests.services.registry import RegistryServer, free_port, s3_store
+from tests.services.minio import free_port
+from tests.services.registry import RegistryServer, s3_store
 
 START_SECONDS: Final = 30.0
 OURS: Final = "edge-registry"

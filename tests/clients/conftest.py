@@ -86,8 +86,13 @@ def busybox(need: Callable[[str], Path]) -> bytes:
 
 @pytest.fixture
 def layers(busybox: bytes) -> list[dict[str, bytes]]:
-    """Three layers that make an image which prints its last file, of which one is new with every test."""
-    return [{"bin/busybox": busybox}, {"etc/first": b"first layer\n"}, {"etc/last": secrets.token_hex(16).encode()}]
+    """Three layers that make an image which prints its last file.
+
+    Each is new with every test: skopeo, podman and buildah remember, for the whole machine, which compressed layers
+    hold the same files, and send another one than they were given where a registry holds it.
+    """
+    fresh = secrets.token_hex(16).encode()
+    return [{"bin/busybox": busybox, "etc/zeroth": fresh}, {"etc/first": fresh}, {"etc/last": fresh}]
 
 
 @pytest.fixture
@@ -99,7 +104,10 @@ def layout(tmp_path: Path, layers: list[dict[str, bytes]]) -> Layout:
 @pytest.fixture
 def index_layout(tmp_path: Path, layers: list[dict[str, bytes]]) -> Layout:
     """An index of images for two architectures."""
-    return write_index(tmp_path / "index-layout", {"amd64": layers, "arm64": [{"etc/last": b"arm\n"}, *layers[1:2]]})
+    return write_index(
+        tmp_path / "index-layout",
+        {"amd64": layers, "arm64": [*layers[1:2], {"etc/last": b"arm\n" + layers[1]["etc/first"]}]},
+    )
 
 
 @pytest.fixture

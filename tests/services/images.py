@@ -80,13 +80,14 @@ class _Writer:
             "rootfs": {"type": "layers", "diff_ids": [digest(tar) for tar in tars]},
             "history": [{"created": CREATED, "created_by": f"layer {n}"} for n in range(len(tars))],
         }
+        held = [self.blob(LAYER, gzip.compress(tar, mtime=0)) for tar in tars]
         manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": self.document(CONFIG, config),
-            "layers": [self.blob(LAYER, gzip.compress(tar, mtime=0)) for tar in tars],
+            "layers": held,
         }
-        return self.document(MANIFEST, manifest), [layer["digest"] for layer in manifest["layers"]]  # type: ignore[index]
+        return self.document(MANIFEST, manifest), [layer["digest"] for layer in held]
 
     def finish(self, top: Mapping[str, Any], tag: str, layers: Sequence[str]) -> Layout:
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**top, "annotations": {TAG_ANNOTATION: tag}}]}

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from tests.services.minio import free_port
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 PROGRAM: Final = (sys.executable, "-m", "app")
@@ -40,13 +41,6 @@ class Answer:
     def json(self) -> Any:
         """The body, parsed."""
         return json.loads(self.body)
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def filesystem_store(root: Path) -> dict[str, str]:
