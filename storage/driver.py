@@ -115,7 +115,7 @@ class Writer(Protocol):
         ...
 
     async def abort(self) -> None:
-        """Drops everything; never raises because the store is away."""
+        """Drops what was taken since `create` or `resume`; what a suspend made durable stays. Never raises StorageError."""
         ...
 
 

@@ -4,6 +4,7 @@ Our tree::
 
     StorageError
     ├── NotFound             the key is not there
+    ├── NoStore              the bucket or folder itself is not there
     ├── ConditionFailed      the key is there already, or is not the version that was named
     ├── FenceExpired         the store refused a write whose deadline has passed; nothing was written by it
     ├── StoreFull            no room, or a quota; reads and deletes still work
@@ -21,6 +22,10 @@ class StorageError(Exception):
 
 class NotFound(StorageError):
     """The key is not there."""
+
+
+class NoStore(StorageError):
+    """The bucket or folder itself is not there."""
 
 
 class ConditionFailed(StorageError):

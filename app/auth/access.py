@@ -48,7 +48,7 @@ class Access:
         Raises Unauthorized with a challenge where credentials would help, Denied where they would not. The answer does
         not depend on whether the repository exists.
         """
-        if self._allows(caller, action, repository):
+        if self.allows(caller, action, repository):
             return
         if caller.anonymous and self._users:
             raise unauthorized(self._realm)
@@ -63,7 +63,7 @@ class Access:
         if caller.anonymous and self._users:
             raise unauthorized(self._realm)
 
-    def _allows(self, caller: Caller, action: Action, repository: str | None) -> bool:
+    def allows(self, caller: Caller, action: Action, repository: str | None) -> bool:
         """The rule of this release. `repository` is not looked at yet: rules per repository belong here."""
         del repository
         return not caller.anonymous or action in self._anonymous

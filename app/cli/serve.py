@@ -55,9 +55,9 @@ def serve(
     if insecure_anonymous:
         given["--insecure-anonymous"] = {"auth.anonymous": "push"}
     settings = resolve(options.read(config, given).settings)
-    from app import server  # the other commands need not wait for the web framework
+    from app.server import run  # the other commands need not wait for the web framework
 
-    server.run(settings, announce=announcer(settings))
+    run(settings, announce=announcer(settings))
 
 
 def announcer(settings: Settings) -> Callable[[str], None]:

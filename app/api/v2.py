@@ -1,0 +1,185 @@
+"""The `/v2` API: every request is parsed, identified, authorized, handled, and its failure rendered, here and once."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from app.api import blobs, catalog, manifests, referrers, tags, uploads
+from app.api.exchange import ClientGone, Exchange, Pace, Receive, Scope, Send
+from app.api.paths import Kind, Path, parse_path
+from app.auth.access import Access, Action
+from app.auth.authenticator import Authenticator
+from app.oci.errors import NotFound, RegistryError, Unsupported
+from app.oci.names import parse_name
+from app.registry.registry import Registry, Repository
+from app.telemetry.logs import Log
+from app.telemetry.metrics import Metrics
+
+T = TypeVar("T")
+Handler = Callable[[Exchange, Repository, str], Awaitable[None]]
+
+_CLIENT_GONE: Final = 499
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What one method of one kind of path does, and the right that it takes."""
+
+    handle: Handler
+    action: Action
+
+
+ENDPOINTS: Final[Mapping[Kind, Mapping[str, Endpoint]]] = {
+    Kind.BLOB: {
+        "HEAD": Endpoint(blobs.head_blob, Action.PULL),
+        "GET": Endpoint(blobs.get_blob, Action.PULL),
+        "DELETE": Endpoint(blobs.delete_blob, Action.DELETE),
+    },
+    Kind.MANIFEST: {
+        "HEAD": Endpoint(manifests.head_manifest, Action.PULL),
+        "GET": Endpoint(manifests.get_manifest, Action.PULL),
+        "PUT": Endpoint(manifests.put_manifest, Action.PUSH),
+        "DELETE": Endpoint(manifests.delete_manifest, Action.DELETE),
+    },
+    Kind.UPLOAD: {
+        "GET": Endpoint(uploads.get_upload, Action.PUSH),
+        "PATCH": Endpoint(uploads.patch_upload, Action.PUSH),
+        "PUT": Endpoint(uploads.put_upload, Action.PUSH),
+        "DELETE": Endpoint(uploads.delete_upload, Action.PUSH),
+    },
+    Kind.TAGS: {"GET": Endpoint(tags.get_tags, Action.PULL)},
+    Kind.REFERRERS: {"GET": Endpoint(referrers.get_referrers, Action.PULL)},
+}
+"""Every endpoint below a repository but the start of an upload, which needs the decision about other repositories."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator allows."""
+
+    delete: bool
+    read_only: bool
+
+
+class V2:
+    """An ASGI application for paths that begin with `/v2`."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        authenticator: Authenticator | None,
+        access: Access,
+        *,
+        rules: Rules,
+        pace: Pace,
+        metrics: Metrics,
+        log: Log,
+    ) -> None:
+        self._registry = registry
+        self._authenticator = authenticator
+        self._access = access
+        self._rules = rules
+        self._pace = pace
+        self._metrics = metrics
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send, self._pace)
+        path = parse_path(scope["path"])
+        began = time.perf_counter()
+        self._metrics.in_flight.inc()
+        error: str | None = "cancelled"
+        try:
+            error = await self._answer(exchange, path)
+        finally:
+            self._metrics.in_flight.dec()
+            self._record(exchange, path, time.perf_counter() - began, error)
+
+    async def _answer(self, exchange: Exchange, path: Path | None) -> str | None:
+        """Answers, whatever happens; returns what went wrong, for the log. An answer that has begun is cut."""
+        try:
+            await self._serve(exchange, path)
+        except RegistryError as exc:
+            if not exchange.status:
+                await exchange.fail(exc)
+            return f"{exc.code}: {exc.message}"
+        except ClientGone:
+            return "the client went away"
+        except Exception as exc:  # noqa: BLE001  (the outermost place of a request)
+            if exchange.status:
+                return f"cut off: {type(exc).__name__}: {exc}"
+            self._log.error("failed", exc_info=True)
+            await exchange.fail(RegistryError())
+            return type(exc).__name__
+        return None
+
+    async def _serve(self, exchange: Exchange, path: Path | None) -> None:
+        if path is None:
+            raise NotFound()
+        if self._authenticator is not None:
+            text = exchange.header(b"authorization")
+            credentials = text.encode("latin-1") if text else None
+            known = self._authenticator.known(credentials)
+            exchange.caller = known or await self._authenticator.identify(credentials, exchange.peer)
+        if path.kind is Kind.BASE or path.kind is Kind.CATALOG:
+            return await self._serve_all(exchange, path)
+        if path.kind is Kind.UPLOADS:
+            _method(exchange, {"POST": None})
+            repository = self._authorized(exchange, path, Action.PUSH)
+            return await uploads.post_upload(exchange, repository, self._access)
+        endpoint = _method(exchange, ENDPOINTS[path.kind])
+        repository = self._authorized(exchange, path, endpoint.action)
+        return await endpoint.handle(exchange, repository, path.reference)
+
+    async def _serve_all(self, exchange: Exchange, path: Path) -> None:
+        """What concerns no single repository."""
+        _method(exchange, {"GET": None, "HEAD": None})
+        if path.kind is Kind.BASE:
+            self._access.may_ping(exchange.caller)
+            return await catalog.get_base(exchange)
+        self._access.authorize(exchange.caller, Action.CATALOG, None)
+        return await catalog.get_catalog(exchange, self._registry)
+
+    def _authorized(self, exchange: Exchange, path: Path, action: Action) -> Repository:
+        """The repository, once its name is valid and the caller may do this to it."""
+        name = parse_name(path.name)
+        self._access.authorize(exchange.caller, action, name)
+        if action is not Action.PULL and self._rules.read_only:
+            raise Unsupported("the registry is read-only")
+        if action is Action.DELETE and not self._rules.delete:
+            raise Unsupported("deleting is switched off")
+        return self._registry.repository(name)
+
+    def _record(self, exchange: Exchange, path: Path | None, seconds: float, error: str | None) -> None:
+        status = exchange.status or _CLIENT_GONE
+        handler = path.kind.value if path else "none"
+        method = exchange.method if exchange.method in _METHODS else "OTHER"
+        self._metrics.answered(handler, method, status, seconds, exchange.received, exchange.sent)
+        level = "info" if status < 500 and (error is None or status < 400 or status == _CLIENT_GONE) else "warning"
+        if status in (401, 404):
+            level = "info"
+        getattr(self._log, level)(
+            "request",
+            method=exchange.method,
+            path=exchange.scope["path"],
+            status=status,
+            seconds=round(seconds, 4),
+            received=exchange.received,
+            sent=exchange.sent,
+            user=exchange.caller.name,
+            peer=exchange.peer,
+            agent=exchange.header(b"user-agent"),
+            id=exchange.id,
+            error=error,
+        )
+
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def _method(exchange: Exchange, table: Mapping[str, T]) -> T:
+    try:
+        return table[exchange.method]
+    except KeyError:
+        raise Unsupported(headers={"Allow": ", ".join(table)}) from None

@@ -1,0 +1,65 @@
+"""uvicorn's HTTP protocol, with a limit on how long and how large the headers of a request may be (slowloris)."""
+
+import asyncio
+from typing import ClassVar, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEADER_BYTES: Final = 64 << 10
+"""The largest request line and headers together."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection. A timer runs only while headers are awaited, and only when they did not come in one piece."""
+
+    header_timeout: ClassVar[float] = 30.0
+    """Seconds for the headers of one request."""
+
+    _pending = 0
+    _in_headers = False
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._in_headers:
+            self._disarm()
+            return
+        self._pending += len(data)
+        if self._pending > HEADER_BYTES:
+            self.send_400_response("The headers of the request are too large.")
+        elif self._timer is None:
+            self._arm()
+
+    def on_message_begin(self) -> None:
+        self._in_headers, self._pending = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        super().on_headers_complete()
+
+    def _arm(self) -> None:
+        self._timer = self.loop.call_later(self.header_timeout, self._late)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+
+def guarded(header_timeout: float) -> type[GuardedProtocol]:
+    """The protocol that closes a connection whose headers take longer than `header_timeout` seconds."""
+    return type("GuardedProtocol", (GuardedProtocol,), {"header_timeout": header_timeout})

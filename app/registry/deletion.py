@@ -1,0 +1,80 @@
+"""DELETE of a blob: the collector's protocol on one repository's links (design, section 5, rule 2)."""
+
+import json
+from collections.abc import Collection
+
+from app.oci.digests import Digest
+from app.oci.errors import ManifestInvalid, Unavailable
+from app.oci.manifests import digests_named
+from app.oci.names import Name
+from app.registry import keys
+from app.registry.bucket import Bucket, side_by_side
+from app.registry.keys import Copy, Entry
+from app.registry.stored import read_manifest
+from storage import NotFound
+
+
+async def delete_links(bucket: Bucket, name: Name, digest: Digest, copies: Collection[Copy]) -> bool:
+    """Deletes `name`'s links to these copies unless they are needed; says whether it did. (Model: collector(repo=name).)
+
+    Raises Unavailable when it cannot be told whether they are needed.
+    """
+    fence = bucket.driver.fence()
+    if await _needed(bucket, name, digest, copies):
+        return False
+    scope = keys.escape(name)
+    await side_by_side(lambda copy: bucket.driver.put(keys.tombstone(copy, scope), b"", fence=fence), copies)
+    if await _needed(bucket, name, digest, copies):
+        return False
+    for copy in copies:
+        await bucket.driver.delete(keys.link(name, digest, copy), fence=fence)
+        await bucket.driver.delete(keys.holder(digest, copy, name))
+    return True
+
+
+async def _needed(bucket: Bucket, name: Name, digest: Digest, copies: Collection[Copy]) -> bool:
+    """Intents first, then manifests: the other order misses a publication that ends in between. (Model: looks.)"""
+    return await _intended(bucket, copies) or await _named(bucket, name, digest)
+
+
+async def _intended(bucket: Bucket, copies: Collection[Copy]) -> bool:
+    wanted = {copy.uuid for copy in copies}
+
+    async def names_one(key: str) -> bool:
+        try:
+            body = (await bucket.driver.get(key)).data
+        except NotFound:
+            return False  # released since it was listed: what it published is a manifest or a link now
+        return not wanted.isdisjoint(json.loads(body)["copies"])
+
+    return any(await side_by_side(names_one, await _every(bucket, keys.INTENTS)))
+
+
+async def _named(bucket: Bucket, name: Name, digest: Digest) -> bool:
+    async def names_it(key: str) -> bool:
+        entry = keys.entry_of(key, 0)
+        return digest in await _digests(bucket, name, entry)
+
+    found = await _every(bucket, keys.manifests(name))
+    return any(await side_by_side(names_it, found))
+
+
+async def _digests(bucket: Bucket, name: Name, entry: Entry) -> set[str]:
+    try:
+        data = await read_manifest(bucket, name, entry)
+    except NotFound:
+        return set()
+    try:
+        return digests_named(data)
+    except ManifestInvalid as exc:
+        raise Unavailable("a stored manifest cannot be read: nothing is deleted") from exc
+
+
+async def _every(bucket: Bucket, prefix: str) -> list[str]:
+    found: list[str] = []
+    more, after = True, ""
+    while more:
+        page = await bucket.driver.list(prefix, after=after)
+        found += [entry.key for entry in page.entries]
+        more, after = page.more, found[-1] if found else ""
+    return found

@@ -1,0 +1,168 @@
+"""The bucket, key by key. Nothing else in the program spells a key.
+
+::
+
+    data/<uuid>                                                   bytes of one copy of a blob; written once
+    repositories/<R>/_blobs/<alg>/<hex>/<uuid>.<size>             a link: R holds this blob, and there are its bytes
+    blobs/<alg>/<hex>/<uuid>.<size>/<R escaped>                   derived from links, written before them
+    repositories/<R>/_manifests/<alg>/<hex>/<nonce>.<media type>  manifest bytes, exact
+    repositories/<R>/_tags/<tag>                                  digest, nonce, media type, size, when, by whom
+    repositories/<R>/_referrers/<alg>/<hex>/<alg>-<hex>.<nonce>   descriptor of a referrer, written before its manifest
+    repositories/<R>/_deletions/<any>                             a manifest was deleted here once: tags may dangle
+    catalog/<R>!                                                  one key a repository
+    uploads/<id>/state, .../piece-*, .../multipart-*              an upload that needs memory
+    upkeep/keys/<random>                                          secrets that sign upload locations
+    upkeep/intents/<random>                                       copies that a publication is about to need
+    upkeep/tombstones/<uuid>/<R escaped, or !>                    a copy (or one link to it) about to be deleted
+
+Names map to keys one to one, no key is a folder of another, and byte order is name order: `!` sorts below every
+character of a name. A name is used once; only tags, `uploads/<id>/state` and the derived keys are written again.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from app.oci.digests import Digest
+from app.oci.names import Name
+from app.oci.references import Tag
+
+CATALOG: Final = "catalog/"
+INTENTS: Final = "upkeep/intents/"
+TOMBSTONES: Final = "upkeep/tombstones/"
+SIGNING_KEYS: Final = "upkeep/keys/"
+EVERYWHERE: Final = "!"
+"""The scope of a tombstone that means the copy itself, in every repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One physical copy of a blob: its bytes are `data/<uuid>`, `size` of them."""
+
+    uuid: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        """As it stands in keys."""
+        return f"{self.uuid}.{self.size}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stored manifest of a repository: each push that stores it makes a nonce of its own."""
+
+    digest: Digest
+    nonce: str
+    media_type: str
+    size: int
+
+
+def fresh() -> str:
+    """A name that was never used."""
+    return secrets.token_hex(16)
+
+
+def data(uuid: str) -> str:
+    return f"data/{uuid}"
+
+
+def links(name: Name, digest: Digest) -> str:
+    return f"repositories/{name}/_blobs/{_folder(digest)}/"
+
+
+def link(name: Name, digest: Digest, copy: Copy) -> str:
+    return f"{links(name, digest)}{copy.name}"
+
+
+def copy_of(link_key: str) -> Copy:
+    """The copy that a link's key, or a holder's folder, names."""
+    uuid, _, size = link_key.rpartition("/")[2].partition(".")
+    return Copy(uuid, int(size))
+
+
+def holders(digest: Digest) -> str:
+    return f"blobs/{_folder(digest)}/"
+
+
+def holder(digest: Digest, copy: Copy, name: Name) -> str:
+    return f"{holders(digest)}{copy.name}/{escape(name)}"
+
+
+def holding(key: str) -> tuple[Copy, Name]:
+    """The copy and the repository that a holder's key names."""
+    folder, _, name = key.rpartition("/")
+    return copy_of(folder), Name(name.replace("!", "/"))
+
+
+def manifests(name: Name, digest: Digest | None = None) -> str:
+    folder = f"{_folder(digest)}/" if digest else ""
+    return f"repositories/{name}/_manifests/{folder}"
+
+
+def manifest(name: Name, entry: Entry) -> str:
+    return f"{manifests(name, entry.digest)}{entry.nonce}.{entry.media_type.replace('/', ',')}"
+
+
+def entry_of(key: str, size: int) -> Entry:
+    """The manifest that a key names; `size` in bytes comes from the listing."""
+    algorithm, hexadecimal, last = key.rsplit("/", 3)[1:]
+    nonce, _, media_type = last.partition(".")
+    return Entry(Digest(f"{algorithm}:{hexadecimal}"), nonce, media_type.replace(",", "/"), size)
+
+
+def tags(name: Name) -> str:
+    return f"repositories/{name}/_tags/"
+
+
+def tag(name: Name, tag: Tag) -> str:
+    return f"{tags(name)}{tag}"
+
+
+def referrers(name: Name, subject: Digest) -> str:
+    return f"repositories/{name}/_referrers/{_folder(subject)}/"
+
+
+def referrer(name: Name, subject: Digest, digest: Digest, nonce: str) -> str:
+    return f"{referrers(name, subject)}{digest.replace(':', '-')}.{nonce}"
+
+
+def referring(key: str) -> tuple[Digest, str]:
+    """The referrer's digest and the nonce of its manifest."""
+    digest, _, nonce = key.rpartition("/")[2].partition(".")
+    return Digest(digest.replace("-", ":")), nonce
+
+
+def deletions(name: Name) -> str:
+    return f"repositories/{name}/_deletions/"
+
+
+def catalog(name: Name) -> str:
+    return f"{CATALOG}{name}!"
+
+
+def upload(upload_id: str) -> str:
+    """The folder of an upload: the scratch of its writer."""
+    return f"uploads/{upload_id}/"
+
+
+def upload_state(upload_id: str) -> str:
+    return f"{upload(upload_id)}state"
+
+
+def tombstones(copy: Copy) -> str:
+    return f"{TOMBSTONES}{copy.uuid}/"
+
+
+def tombstone(copy: Copy, scope: str) -> str:
+    """`scope` is an escaped repository name, or EVERYWHERE."""
+    return f"{tombstones(copy)}{scope}"
+
+
+def escape(name: Name) -> str:
+    """A repository name as one segment."""
+    return name.replace("/", "!")
+
+
+def _folder(digest: Digest) -> str:
+    return digest.replace(":", "/")

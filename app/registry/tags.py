@@ -1,0 +1,131 @@
+"""Tags: each is one small object, written whole, alive while the manifest it names exists."""
+
+import json
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from app.oci.digests import Digest
+from app.oci.errors import Denied, ManifestUnknown, NameUnknown
+from app.oci.names import Name
+from app.oci.references import Tag
+from app.registry import keys
+from app.registry.bucket import Bucket, side_by_side
+from app.registry.failures import translated
+from app.registry.keys import Entry
+from storage import Absent, Condition, ConditionFailed, Entry as Listed, NotFound, Version
+
+
+class Tags:
+    """The tags of one repository."""
+
+    def __init__(self, bucket: Bucket, name: Name) -> None:
+        self._bucket = bucket
+        self._name = name
+
+    @translated
+    async def list(self, limit: int, last: Tag | None) -> tuple[Sequence[Tag], bool]:
+        """Up to `limit` living tags after `last` in byte order, and whether more follow. Raises NameUnknown."""
+        prefix = keys.tags(self._name)
+        found: list[Tag] = []
+        after, more = keys.tag(self._name, last) if last else "", True
+        while more and len(found) < limit:
+            page = await self._bucket.driver.list(prefix, after=after, limit=limit - len(found))
+            found += await self._living(page.entries)
+            more = page.more
+            after = page.entries[-1].key if page.entries else after
+        if not found and not await self._known():
+            raise NameUnknown(detail={"name": self._name})
+        return found, more
+
+    @translated
+    async def delete(self, tag: Tag) -> None:
+        """Deletes the tag, not its manifest. Raises ManifestUnknown."""
+        if await read(self._bucket, self._name, tag) is None:
+            raise ManifestUnknown(detail={"tag": tag})
+        await self._bucket.driver.delete(keys.tag(self._name, tag))
+
+    async def _living(self, listed: Sequence[Listed]) -> Sequence[Tag]:
+        """Tags can only dangle where a manifest was deleted once; elsewhere the listing is the answer."""
+        prefix = keys.tags(self._name)
+        names = [Tag(entry.key.removeprefix(prefix)) for entry in listed if entry.size]
+        if not names or not (await self._bucket.driver.list(keys.deletions(self._name), limit=1)).entries:
+            return names
+        alive = await side_by_side(self._is_alive, names)
+        return [name for name, lives in zip(names, alive, strict=True) if lives]
+
+    async def _is_alive(self, tag: Tag) -> bool:
+        entry = await read(self._bucket, self._name, tag)
+        return entry is not None and await _exists(self._bucket, self._name, entry)
+
+    async def _known(self) -> bool:
+        try:
+            await self._bucket.driver.stat(keys.catalog(self._name))
+        except NotFound:
+            return False
+        return True
+
+
+async def read(bucket: Bucket, name: Name, tag: Tag) -> Entry | None:
+    """What a tag says; None where there is none. Whether that manifest still exists is another question."""
+    try:
+        body = (await bucket.driver.get(keys.tag(name, tag))).data
+    except NotFound:
+        return None
+    return _parsed(body)
+
+
+async def write(bucket: Bucket, name: Name, tag: Tag, entry: Entry, by: str | None) -> None:
+    """Points a tag at a manifest that exists. Raises Denied when an immutable tag points elsewhere."""
+    fields = {
+        "digest": entry.digest,
+        "nonce": entry.nonce,
+        "mediaType": entry.media_type,
+        "size": entry.size,
+        "time": round(time.time(), 3),
+        "by": by,
+    }
+    condition = await _condition(bucket, name, tag, entry)
+    try:
+        await bucket.driver.put(keys.tag(name, tag), json.dumps(fields).encode(), condition=condition)
+    except ConditionFailed as exc:
+        now = await read(bucket, name, tag)
+        if now is None or now.digest != entry.digest:
+            raise Denied("the tag is immutable", detail={"tag": tag}) from exc
+
+
+async def note_deletion(bucket: Bucket, name: Name) -> None:
+    """Remembers, before it happens, that a manifest of this repository was deleted."""
+    if not (await bucket.driver.list(keys.deletions(name), limit=1)).entries:
+        await bucket.driver.put(f"{keys.deletions(name)}{keys.fresh()}", b"")
+
+
+async def _condition(bucket: Bucket, name: Name, tag: Tag, entry: Entry) -> Condition | None:
+    """What must hold for an immutable tag: it is new, or the manifest that it named is gone."""
+    if not any(fnmatchcase(f"{name}:{tag}", pattern) for pattern in bucket.settings.immutable_tags):
+        return None
+    try:
+        found = await bucket.driver.get(keys.tag(name, tag))
+    except NotFound:
+        return Absent()
+    now = _parsed(found.data)
+    if now is not None and now.digest != entry.digest and await _exists(bucket, name, now):
+        raise Denied("the tag is immutable", detail={"tag": tag})
+    return Version(found.version)
+
+
+async def _exists(bucket: Bucket, name: Name, entry: Entry) -> bool:
+    try:
+        await bucket.driver.stat(keys.manifest(name, entry))
+    except NotFound:
+        return False
+    return True
+
+
+def _parsed(body: bytes) -> Entry | None:
+    """None for the empty object that a policy leaves in place of a tag."""
+    if not body:
+        return None
+    fields: dict[str, Any] = json.loads(body)
+    return Entry(Digest(fields["digest"]), fields["nonce"], fields["mediaType"], fields["size"])

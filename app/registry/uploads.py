@@ -1,0 +1,200 @@
+"""Uploads into one repository: any request of any upload may reach any replica."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from app.oci.digests import Digest, algorithm_of
+from app.oci.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid
+from app.oci.names import Name
+from app.registry import keys, sessions
+from app.registry.blobs import Blob
+from app.registry.bucket import Bucket
+from app.registry.chunked import Chunked, pump
+from app.registry.failures import translated
+from app.registry.hashing import StreamHash, digest_of_stream
+from app.registry.keys import Copy
+from app.registry.publishing import adopt, bind, holding, usable
+from app.registry.sessions import Session
+
+Body = AsyncIterator[bytes]
+
+
+class Uploads:
+    """The uploads of one repository. Owners are user names: an upload is its owner's alone."""
+
+    def __init__(self, bucket: Bucket, name: Name) -> None:
+        self._bucket = bucket
+        self._name = name
+
+    def begin(self, algorithm: str) -> Session:
+        """A new upload; nothing is written."""
+        return sessions.begin(algorithm)
+
+    def seal(self, session: Session, owner: str | None) -> str:
+        """The signed state for a Location."""
+        return sessions.seal(self._bucket, session, self._name, owner)
+
+    @translated
+    async def unseal(self, upload_id: str, token: str, owner: str | None) -> Session:
+        """The session of a Location. Raises BlobUploadUnknown."""
+        session = await sessions.unseal(self._bucket, upload_id, token, self._name, owner)
+        if self._bucket.cancelled.get(upload_id) is not None:
+            raise BlobUploadUnknown("the upload was cancelled")
+        return session
+
+    @translated
+    async def status(self, session: Session) -> Session:
+        """The session as it stands now: `offset` is what was acknowledged. Raises BlobUploadUnknown."""
+        return await Chunked(self._bucket, session).status() if session.chunked else session
+
+    @translated
+    async def append(self, session: Session, body: Body, at: int | None) -> Session:
+        """Takes a PATCH: a stream (`at` is None), or the chunk that begins at byte `at` (else RangeInvalid)."""
+        self._refuse_gap(session, at)
+        if at is not None or session.chunked or session.digest is not None:
+            return await Chunked(self._bucket, session).append(await self._already(session), body, at)
+        got = await self._receive(body, session.algorithm, keys.upload(session.id), self._older)
+        return session.whole(got.digest, None if got.older else got.copy.uuid, got.copy.size)
+
+    @translated
+    async def finish(self, session: Session, digest: Digest, body: Body, at: int | None) -> Blob:
+        """Takes a PUT: the last bytes, if any, and the digest of all. Repeating it is safe.
+
+        Raises DigestInvalid, RangeInvalid, BlobUploadUnknown.
+        """
+        self._refuse_gap(session, at)
+        if session.chunked:
+            return await self._finish_chunked(session, digest, body, at)
+        if session.digest is None:
+            return await self.put(digest, body, keys.upload(session.id))
+        async for chunk in body:
+            rest = _rejoined(chunk, body)
+            session = await Chunked(self._bucket, session).append(await self._already(session), rest, at)
+            return await self._finish_chunked(session, digest, _nothing(), None)
+        return await self._bind_whole(session, digest)
+
+    @translated
+    async def put(self, digest: Digest, body: Body, scratch: str | None = None) -> Blob:
+        """A blob in one request. Raises DigestInvalid; then nothing of it is kept."""
+        sources = asyncio.create_task(holding(self._bucket, digest))
+
+        async def adopted(actual: Digest) -> Copy | None:
+            if actual != digest:
+                raise DigestInvalid(detail={"digest": digest})
+            return await adopt(self._bucket, self._name, digest, await sources)
+
+        try:
+            got = await self._receive(body, algorithm_of(digest), scratch or keys.upload(keys.fresh()), adopted)
+        finally:
+            sources.cancel()
+        if not got.older:
+            await bind(self._bucket, self._name, digest, got.copy, self._bucket.driver.fence())
+        return Blob(digest, got.copy)
+
+    @translated
+    async def cancel(self, session: Session) -> None:
+        """Ends an upload. Bytes that already became an unlinked object are collected later, by their age."""
+        self._bucket.cancelled.put(session.id, b"-")
+        if session.chunked:
+            await self._bucket.driver.discard(keys.upload(session.id))
+
+    async def _receive(
+        self, body: Body, algorithm: str, scratch: str, older: Callable[[Digest], Awaitable[Copy | None]]
+    ) -> "_Received":
+        """Streams a body into a new object, unless `older` names a copy of the same bytes: then nothing is kept."""
+        uuid = keys.fresh()
+        writer = self._bucket.driver.create(keys.data(uuid), scratch)
+        running = StreamHash(algorithm)
+        try:
+            await pump(body, writer, running)
+            digest = await running.digest()
+            copy = await older(digest)
+            if copy is not None:
+                await writer.abort()
+                return _Received(digest, copy, older=True)
+            await writer.commit()
+        except BaseException:
+            await asyncio.shield(writer.abort())
+            raise
+        return _Received(digest, Copy(uuid, writer.size), older=False)
+
+    async def _older(self, digest: Digest) -> Copy | None:
+        """A copy that `finish` will be able to link."""
+        return await usable(self._bucket, self._name, digest, await holding(self._bucket, digest))
+
+    async def _publish(self, digest: Digest, copy: Copy | None) -> Blob:
+        """Links the copy that was received; without one, an older copy of the registry's, as a publisher."""
+        if copy is not None:
+            await bind(self._bucket, self._name, digest, copy, self._bucket.driver.fence())
+            return Blob(digest, copy)
+        copy = await adopt(self._bucket, self._name, digest, await holding(self._bucket, digest))
+        if copy is None:
+            raise BlobUploadUnknown("send the blob again")
+        return Blob(digest, copy)
+
+    async def _bind_whole(self, session: Session, digest: Digest) -> Blob:
+        if session.digest is None:
+            raise BlobUploadUnknown()
+        if algorithm_of(digest) == session.algorithm:
+            if digest != session.digest:
+                raise DigestInvalid(detail={"digest": digest})
+            return await self._publish(digest, session.copy)
+        copy = session.copy or (await self._publish(session.digest, None)).copy
+        await self._verify(copy, digest)
+        return await self._publish(digest, copy)
+
+    async def _verify(self, copy: Copy, digest: Digest) -> None:
+        """Reads a finished object back: its hash is not known here."""
+        async with self._bucket.driver.open(keys.data(copy.uuid)) as reader:
+            actual = await digest_of_stream(reader, algorithm_of(digest))
+        if actual != digest:
+            raise DigestInvalid(detail={"digest": digest})
+
+    async def _verify_or_drop(self, chunked: Chunked, copy: Copy, digest: Digest) -> None:
+        try:
+            await self._verify(copy, digest)
+        except DigestInvalid:
+            await chunked.drop()
+            raise
+
+    @staticmethod
+    def _refuse_gap(session: Session, at: int | None) -> None:
+        if at is not None and not session.chunked and at != session.offset:
+            raise RangeInvalid(detail={"offset": session.offset})
+
+    async def _already(self, session: Session) -> Copy | None:
+        """The object that an earlier streamed PATCH of this upload became, if there was one."""
+        if session.digest is None or session.copy is not None:
+            return session.copy
+        return (await self._publish(session.digest, None)).copy
+
+    async def _finish_chunked(self, session: Session, digest: Digest, body: Body, at: int | None) -> Blob:
+        chunked = Chunked(self._bucket, session)
+        done = await chunked.finished(digest)
+        if done is None:
+            done, known = await chunked.commit(digest, body, at)
+            if not known:
+                await self._verify_or_drop(chunked, done, digest)
+            await chunked.note_finished(digest, done)
+        return await self._publish(digest, done)
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """The bytes of one body: in a new copy, or the same bytes in an older one."""
+
+    digest: Digest
+    copy: Copy
+    older: bool
+
+
+async def _rejoined(chunk: bytes, rest: Body) -> Body:
+    yield chunk
+    async for more in rest:
+        yield more
+
+
+async def _nothing() -> Body:
+    return
+    yield b""
