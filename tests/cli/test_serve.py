@@ -1,3 +1,10 @@
+import itertools
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +13,8 @@ import pytest
 from app.cli.serve import lines
 from app.configuration import resolve
 from app.settings import Settings
+from tests.cli.conftest import Edge, environment
+from tests.services.minio import MinioServer
 
 
 def said(url: str, **sections: Any) -> str:
@@ -46,3 +55,50 @@ def test_a_registry_that_anybody_or_nobody_can_use_warns(anonymous: str, warned:
 
 def test_memory_warns_that_nothing_stays() -> None:
     assert "gone when the server stops" in said("http://127.0.0.1:5045", storage={"driver": "memory"})
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_serve_prints_what_to_paste_listens_and_ends_quietly(tmp_path: Path, end: signal.Signals) -> None:
+    command = [sys.executable, "-m", "app", "serve", "--port", "0", "--root", "data"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        announced = list(itertools.takewhile(lambda line: "No password is asked" not in line, process.stderr))
+        found = re.search(r"listens on (http://127\.0\.0\.1:\d+)\n", "".join(announced))
+        assert found is not None, announced
+        with urllib.request.urlopen(f"{found[1]}/livez", timeout=10) as answer:
+            assert answer.status == 200
+        process.send_signal(end)
+        rest = process.stderr.read()
+        assert process.wait(30) in (0, 130, -signal.SIGTERM)
+    assert f"  data  the folder {tmp_path / 'data'}\n" in announced
+    assert "Traceback" not in rest
+    assert "Aborted" not in rest
+
+
+def test_a_port_in_use_is_one_line(edge: Edge) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = edge("serve", "--port", str(taken.getsockname()[1]))
+    assert ended.status == 2
+    assert "cannot listen on 127.0.0.1" in ended.complaint
+
+
+def test_an_unreachable_store_is_one_line(edge: Edge) -> None:
+    store = {"ENDPOINT": "http://127.0.0.1:1", "ACCESS_KEY": "key", "SECRET_KEY": "hush-hush"}
+    ended = edge("serve", "--port", "0", **{f"EDGE_REGISTRY_STORAGE__S3__{name}": text for name, text in store.items()})
+    assert ended.status == 2
+    assert "cannot be reached" in ended.complaint
+    assert "127.0.0.1" in ended.complaint
+    assert "hush" not in ended.stderr
+
+
+@pytest.mark.minio
+def test_a_wrong_key_and_a_missing_bucket_are_one_line(edge: Edge, minio: MinioServer) -> None:
+    store = {"ENDPOINT": minio.endpoint, "ACCESS_KEY": minio.access_key, "BUCKET": "not-there"}
+    prefix = "EDGE_REGISTRY_STORAGE__S3__"
+    environ = {f"{prefix}{name}": text for name, text in store.items()}
+    missing = edge("serve", "--port", "0", **environ, **{f"{prefix}SECRET_KEY": minio.secret_key})
+    assert missing.status == 2
+    assert "not-there" in missing.complaint
+    refused = edge("serve", "--port", "0", **environ, **{f"{prefix}SECRET_KEY": "not-the-secret"})
+    assert refused.status == 2
+    assert "not-the-secret" not in refused.complaint
