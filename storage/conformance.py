@@ -379,6 +379,20 @@ class DriverConformance:
         await writer.abort()
         assert await keys(driver) == []
 
+    @pytest.mark.parametrize("size", [0, 100, 17 << 20])
+    async def test_an_abort_keeps_what_was_suspended(self, driver: Driver, other: Driver, size: int) -> None:
+        first = driver.create("data/key", SCRATCH)
+        await first.write(b"kept" * 1000)
+        state = await suspended(first)
+        await first.abort()
+        resumed = other.resume("data/key", SCRATCH, state)
+        await resumed.write(content(size))
+        await resumed.abort()
+        assert await keys(driver, "data/") == []
+        await driver.resume("data/key", SCRATCH, state).commit()
+        assert await read(driver, "data/key") == b"kept" * 1000
+        assert await keys(driver) == ["data/key"]
+
     @pytest.mark.parametrize("size", [0, 5, 9 << 20])
     async def test_a_commit_may_be_repeated(self, driver: Driver, other: Driver, size: int) -> None:
         first = driver.create("data/key", SCRATCH)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from storage.driver import PAGE, Capabilities, Condition, Entry, Fence, Object, Page
-from storage.filesystem_folder import Folder, os_errors
-from storage.filesystem_listing import list_page
+from storage.filesystem_folder import Folder
 from storage.filesystem_probe import probe
 from storage.filesystem_reader import FilesystemReader
 from storage.filesystem_scratch import remove_tree
@@ -97,12 +96,7 @@ class FilesystemDriver:
     async def list(self, prefix: str, *, after: str = "", limit: int = PAGE) -> Page:
         """Up to `limit` keys that begin with `prefix` and sort after `after`. Raises Unavailable, AccessDenied."""
         check_prefix(prefix)
-
-        def page() -> Page:
-            with os_errors(f"listing {prefix}"):
-                return list_page(self._folder.root, prefix, after, min(limit, PAGE))
-
-        return await self._read(page)
+        return await self._read(lambda: self._folder.list(prefix, after, min(limit, PAGE)))
 
     async def copy(self, source: str, target: str) -> None:
         """Copies an object of any size. Raises NotFound, StoreFull, Corrupt, OutcomeUnknown."""

@@ -6,11 +6,11 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from storage.driver import Absent, Condition, Entry, Fence, Object, Version
+from storage.driver import Absent, Condition, Entry, Fence, Object, Page, Version
 from storage.errors import (
     AccessDenied,
     ConditionFailed,
@@ -23,7 +23,7 @@ from storage.errors import (
     Unavailable,
     Unsupported,
 )
-from storage.filesystem_listing import version_of
+from storage.filesystem_listing import list_page, version_of
 from storage.keys import check_key
 
 LOCK_SECONDS: Final = 10.0
@@ -58,9 +58,14 @@ class OpenFile:
         self.fd = -1
         self.fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
 
+    def close(self) -> None:
+        """Closes it now; only for those who know that no thread uses it."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
     def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
+        self.close()
 
 
 @contextmanager
@@ -114,7 +119,7 @@ class Folder:
             os.makedirs(self._unfinished, 0o700, exist_ok=True)
             OpenFile(self._lock, os.O_RDWR | os.O_CREAT)
             for entry in os.scandir(self._unfinished):
-                with _absence_is_fine():
+                with absence_is_fine():
                     if time.time() - entry.stat().st_mtime > _STALE_SECONDS:
                         os.unlink(entry.path)
 
@@ -133,6 +138,7 @@ class Folder:
             try:
                 file = OpenFile(self.path(key), os.O_RDONLY | os.O_NONBLOCK)
             except (FileNotFoundError, NotADirectoryError) as exc:
+                self.check()
                 raise NotFound(key) from exc
             return file, _regular(os.fstat(file.fd), key)
 
@@ -155,13 +161,22 @@ class Folder:
             try:
                 found = _regular(os.stat(self.path(key)), key)
             except (FileNotFoundError, NotADirectoryError) as exc:
+                self.check()
                 raise NotFound(key) from exc
         return Entry(key, found.st_size, found.st_mtime, version_of(found))
+
+    def list(self, prefix: str, after: str, limit: int) -> Page:
+        """One page of keys. Raises AccessDenied, Unavailable."""
+        with os_errors(f"listing {prefix}"):
+            page = list_page(self.root, prefix, after, limit)
+        if not page.entries:
+            self.check()
+        return page
 
     def put(self, key: str, data: bytes | bytearray, condition: Condition | None, fence: Fence | None) -> None:
         """Writes one object whole and durably. Raises ConditionFailed, FenceExpired, StoreFull, OutcomeUnknown."""
         target = self.path(key)
-        with self._temporary(key) as (path, file):
+        with self.temporary(key) as (path, file):
             write_all(file.fd, data)
             seal(file.fd)
             self.place(path, target, condition, fence)
@@ -170,14 +185,14 @@ class Folder:
         """Copies an object. Raises NotFound, Corrupt, StoreFull."""
         path = self.path(target)
         original, found = self.open(source)
-        with self._temporary(target) as (unfinished, file):
-            _copy_bytes(original.fd, file.fd, found.st_size)
+        with self.temporary(target) as (unfinished, file):
+            copy_bytes(original.fd, file.fd, found.st_size)
             if os.fstat(file.fd).st_size != found.st_size:
                 raise Corrupt(f"{source} ends early")
             seal(file.fd)
             self.place(unfinished, path)
 
-    def delete(self, keys: list[str], fence: Fence | None = None) -> None:
+    def delete(self, keys: Sequence[str], fence: Fence | None = None) -> None:
         """Removes keys durably; absent ones are no error. Raises FenceExpired, OutcomeUnknown."""
         paths = [self.path(key) for key in keys]
         with os_errors(f"deleting {keys[0]}"), self._changing(alone=fence is not None):
@@ -254,7 +269,7 @@ class Folder:
             folder = os.path.dirname(folder)
 
     def _unlink(self, path: str) -> None:
-        with _absence_is_fine():
+        with absence_is_fine():
             os.unlink(path)
 
     @contextmanager
@@ -264,13 +279,16 @@ class Folder:
             yield
 
     @contextmanager
-    def _temporary(self, key: str) -> Iterator[tuple[str, OpenFile]]:
+    def temporary(self, key: str) -> Iterator[tuple[str, OpenFile]]:
+        """A new file in `.tmp` and its path; what is still there at the end goes. Raises StoreFull, Unavailable."""
         path = f"{self._unfinished}/{uuid.uuid4().hex}"
         with os_errors(f"writing {key}"):
             file = OpenFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             try:
                 yield path, file
             finally:
+                # A traceback would keep the file open, and with it the room of a disk that is full.
+                file.close()
                 self._unlink(path)
 
 
@@ -288,7 +306,8 @@ def _missing(folder: str) -> list[str]:
 
 
 @contextmanager
-def _absence_is_fine() -> Iterator[None]:
+def absence_is_fine() -> Iterator[None]:
+    """Ends the block quietly when the file it works on is not there."""
     with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
         yield
 
@@ -314,13 +333,16 @@ def _refuse_unmet(target: str, condition: Condition | None) -> None:
         if isinstance(condition, Version):
             raise ConditionFailed("the key is not there") from None
         return
+    if stat.S_ISDIR(found.st_mode):
+        raise Unsupported("a key cannot be a folder of another key")
     if isinstance(condition, Absent):
         raise ConditionFailed("the key is there already")
     if version_of(found) != condition.version:
         raise ConditionFailed("the key is not the version that was named")
 
 
-def _copy_bytes(source: int, target: int, size: int) -> None:
+def copy_bytes(source: int, target: int, size: int) -> None:
+    """Copies the first `size` bytes, or what there is of them, inside the kernel where it can. Raises OSError."""
     done = 0
     try:
         while done < size and (count := os.copy_file_range(source, target, min(size - done, _COPY_BYTES), done, done)):

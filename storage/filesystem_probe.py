@@ -8,7 +8,6 @@ from typing import Final
 from storage.driver import Absent, Capabilities, Fence, Finding
 from storage.errors import ConditionFailed, FenceExpired, StorageError, Unavailable
 from storage.filesystem_folder import Folder, OpenFile, locked, os_errors
-from storage.filesystem_listing import list_page
 
 LITTLE: Final = 1 << 30
 """Free bytes below which the probe complains."""
@@ -51,9 +50,8 @@ def _writes(folder: Folder, key: str) -> None:
 
 
 def _listing(folder: Folder, key: str) -> None:
-    with os_errors("listing"):
-        if not list_page(folder.root, key, "", 1).entries:
-            raise Unavailable("a listing does not see what was just written")
+    if not folder.list(key, "", 1).entries:
+        raise Unavailable("a listing does not see what was just written")
 
 
 def _lock(folder: Folder) -> None:

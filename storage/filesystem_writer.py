@@ -4,12 +4,11 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from contextlib import suppress
 from typing import Any, Final
 
 from storage.errors import NotFound, StorageError
-from storage.filesystem_folder import Folder
-from storage.filesystem_scratch import Scratch
+from storage.filesystem_folder import Folder, absence_is_fine, os_errors
+from storage.filesystem_scratch import Scratch, turn
 
 BUFFER: Final = 1 << 20
 """Bytes gathered before they go to the file; while they go, as many again are taken."""
@@ -27,7 +26,9 @@ class FilesystemWriter:
     ) -> None:
         self.size = int(state["size"]) if state else 0
         self._folder, self._threads, self._key, self._prefix = folder, threads, key, scratch
-        self._state = (str(state["file"]), int(state["size"])) if state else None
+        self._state = dict(state) if state else None
+        self._suspended: dict[str, Any] = {}
+        self._turn = turn()
         self._scratch: Scratch | None = None
         self._buffer = bytearray()
         self._leaving = bytearray()
@@ -49,9 +50,8 @@ class FilesystemWriter:
         await self._settle()
         self._begin(self._keep)
         await self._settle()
-        scratch = self._opened()
         self._open, self._scratch = False, None
-        return {"file": scratch.identity, "size": scratch.size}
+        return dict(self._suspended)
 
     async def commit(self) -> None:
         """Publishes the object, durably; once more does nothing. Raises StoreFull, NotFound, OutcomeUnknown."""
@@ -62,7 +62,7 @@ class FilesystemWriter:
             await self._settle()
 
     async def abort(self) -> None:
-        """Drops everything, unless the writer has ended."""
+        """Drops what was taken since `create` or `resume`; what was suspended stays. Raises nothing."""
         if self._step is not None:
             await asyncio.wait([self._step])
         if self._open:
@@ -93,7 +93,7 @@ class FilesystemWriter:
 
     def _opened(self) -> Scratch:
         if self._scratch is None and self._state is not None:
-            self._scratch = Scratch.resume(self._folder, self._prefix, *self._state)
+            self._scratch = Scratch.resume(self._folder, self._prefix, *_named(self._state), self._turn)
         elif self._scratch is None:
             self._scratch = Scratch.create(self._folder, self._prefix)
         return self._scratch
@@ -106,7 +106,7 @@ class FilesystemWriter:
 
     def _keep(self) -> None:
         self._append()
-        self._opened().keep()
+        self._suspended = self._opened().suspend()
 
     def _publish(self) -> None:
         if self._scratch is None and self._state is None:
@@ -119,19 +119,30 @@ class FilesystemWriter:
 
     def _published_before(self) -> bool:
         """Whether a commit that nobody heard of moved the file to its key already; makes that durable."""
-        with suppress(NotFound):
-            if self._opened().present():
-                return False
-        with suppress(NotFound):
-            if self._folder.stat(self._key).size == self.size:
-                self._folder.settle({os.path.dirname(self._folder.path(self._key))})
-                return True
-        return False
+        path = self._folder.path(self._key)
+        try:
+            moved = self._opened().published(self._key)
+        except NotFound:
+            moved = self._state is not None and _is(path, self._state, self.size)
+            if not moved:
+                raise
+        if moved:
+            self._folder.settle({os.path.dirname(path)})
+        return moved
 
     def _remove(self) -> None:
-        if self._scratch is not None or self._state is not None:
-            self._opened().remove()
+        # The file of a resumed writer stays; whoever resumes it next cuts what was added.
+        if self._scratch is not None and self._state is None:
+            self._scratch.remove()
         self._scratch, self._leaving = None, bytearray()
+
+
+def _is(path: str, state: Mapping[str, Any], size: int) -> bool:
+    """Whether the file at `path` is the one that `state` describes, with nothing added."""
+    with os_errors("looking for an earlier commit"), absence_is_fine():
+        found = os.stat(path)
+        return (found.st_ino, found.st_size) == (state["inode"], state["size"]) and found.st_size == size
+    return False
 
 
 def _outcome(step: Callable[[], None]) -> StorageError | None:
@@ -141,3 +152,7 @@ def _outcome(step: Callable[[], None]) -> StorageError | None:
     except StorageError as failure:
         return failure
     return None
+
+
+def _named(state: Mapping[str, Any]) -> tuple[str, int]:
+    return str(state["file"]), int(state["size"])

@@ -222,10 +222,10 @@ class MemoryWriter:
         self._committed = True
 
     async def abort(self) -> None:
-        """Drops everything, unless the writer has ended."""
+        """Drops what was taken since `create` or `resume`; what was suspended stays."""
         await asyncio.sleep(0)
-        if self._open:
-            self._drop()
+        self._fresh.clear()
+        self._open = False
 
     def _refuse_ended(self) -> None:
         if not self._open:
