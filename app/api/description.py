@@ -1,0 +1,162 @@
+"""The description of the API (OpenAPI): FastAPI's own of the site, and every `/v2` endpoint of the specification.
+
+Paths, methods and errors come from the code that serves them, what only people know from `operations`. An endpoint that
+is missing there makes `describe` fail, and with it a test.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from app.api import catalog, uploads
+from app.api.operations import (
+    ALWAYS,
+    ERROR_HEADERS,
+    HEADERS,
+    JSON,
+    OPERATIONS,
+    PARAMETERS,
+    TEXT,
+    Operation,
+    Schema,
+    ref,
+)
+from app.api.paths import Kind
+from app.api.v2 import ENDPOINTS
+from app.oci import errors
+from app.oci.errors import RegistryError
+
+PATHS: Final[Mapping[Kind, str]] = {
+    Kind.BASE: "/v2/",
+    Kind.CATALOG: "/v2/_catalog",
+    Kind.BLOB: "/v2/{name}/blobs/{digest}",
+    Kind.UPLOADS: "/v2/{name}/blobs/uploads/",
+    Kind.UPLOAD: "/v2/{name}/blobs/uploads/{upload}",
+    Kind.MANIFEST: "/v2/{name}/manifests/{reference}",
+    Kind.TAGS: "/v2/{name}/tags/list",
+    Kind.REFERRERS: "/v2/{name}/referrers/{digest}",
+}
+"""How each kind of path is written; a repository's name may hold slashes, which OpenAPI cannot say."""
+
+
+class Site(FastAPI):
+    """A FastAPI application whose schema describes `/v2` as well, although its routes never see it."""
+
+    def openapi(self) -> Schema:
+        """The OpenAPI document, made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = describe(super().openapi())
+        return self.openapi_schema
+
+
+def describe(site: Schema) -> Schema:
+    """The OpenAPI document `site` with every `/v2` endpoint. Raises KeyError for one that nobody described."""
+    paths: Schema = {}
+    for kind, method, handler in endpoints():
+        paths.setdefault(PATHS[kind], {})[method.lower()] = _operation(kind, method, handler)
+    components = site.get("components", {})
+    components = {**components, "schemas": {**components.get("schemas", {}), **_schemas()}}
+    components["securitySchemes"] = {"basic": {"type": "http", "scheme": "basic"}}
+    info = {**site["info"], "version": _version(), "summary": "The OCI Distribution Specification, over one bucket."}
+    return {**site, "info": info, "paths": {**paths, **site["paths"]}, "components": components}
+
+
+def endpoints() -> Iterator[tuple[Kind, str, Callable[..., Any]]]:
+    """Kind of path, method and handler of everything that `V2` answers."""
+    for method in ("GET", "HEAD"):
+        yield Kind.BASE, method, catalog.get_base
+        yield Kind.CATALOG, method, catalog.get_catalog
+    yield Kind.UPLOADS, "POST", uploads.post_upload
+    for kind, methods in ENDPOINTS.items():
+        for method, endpoint in methods.items():
+            yield kind, method, endpoint.handle
+
+
+def _operation(kind: Kind, method: str, handler: Callable[..., Any]) -> Schema:
+    known = OPERATIONS[kind, method]
+    in_path = [part[1:-1] for part in PATHS[kind].split("/") if part.startswith("{")]
+    described: Schema = {
+        "tags": ["registry"],
+        "operationId": f"{method.lower()}_{kind.name.lower()}",
+        "summary": (handler.__doc__ or "").partition("\n")[0],
+        "parameters": [_parameter(name) for name in (*in_path, *known.parameters.split())],
+        "responses": {**_successes(known, method), **_failures(kind, method, known)},
+        "security": [{"basic": []}, {}],
+    }
+    if known.body:
+        described["requestBody"] = {"content": _content(known.body), "required": kind is Kind.MANIFEST}
+    return described
+
+
+def _parameter(name: str) -> Schema:
+    place, text, schema = PARAMETERS[name]
+    required = place == "path" or name == "_state"
+    return {
+        "name": name.removesuffix("-query"), "in": place, "description": text, "schema": schema, "required": required
+    }  # fmt: skip
+
+
+def _successes(known: Operation, method: str) -> Schema:
+    return {
+        str(status): {
+            "description": answer.text,
+            "headers": _described(answer.headers),
+            **({} if method == "HEAD" or not answer.body else {"content": _content(answer.body)}),
+        }
+        for status, answer in known.answers.items()
+    }
+
+
+def _failures(kind: Kind, method: str, known: Operation) -> Schema:
+    """One entry a status, with every code that comes with it."""
+    possible: set[type[RegistryError]] = {*known.errors, *ALWAYS}
+    if kind not in (Kind.BASE, Kind.CATALOG):
+        possible.add(errors.NameInvalid)
+    if method not in ("GET", "HEAD"):
+        possible.add(errors.Unsupported)
+    found: Schema = {}
+    for error in sorted(possible, key=lambda error: (error.status, error.code, error.text)):
+        answer = found.setdefault(str(error.status), {"description": "", "headers": {}})
+        answer["description"] += f"`{error.code}`: {error.text}. "
+        answer["headers"] = _described(ERROR_HEADERS.get(error.status, ""))
+        if method != "HEAD":
+            answer["content"] = {JSON: {"schema": ref("Errors")}}
+    return found
+
+
+def _described(headers: str) -> Schema:
+    return {name: {"description": HEADERS[name], "schema": TEXT} for name in headers.split()}
+
+
+def _content(body: Mapping[str, Schema]) -> Schema:
+    return {media_type: {"schema": schema} for media_type, schema in body.items()}
+
+
+def _schemas() -> Schema:
+    names = {"type": "array", "items": TEXT}
+    error = {
+        "type": "object",
+        "required": ["code"],
+        "properties": {"code": {"type": "string", "enum": _codes()}, "message": TEXT, "detail": {}},
+    }
+    listed = {"type": "array", "minItems": 1, "items": error}
+    tags = {"type": "object", "required": ["name", "tags"], "properties": {"name": TEXT, "tags": names}}
+    return {
+        "Errors": {"type": "object", "required": ["errors"], "properties": {"errors": listed}},
+        "Manifest": {"type": "object", "description": "A manifest, index or artifact; kept byte for byte."},
+        "Repositories": {"type": "object", "required": ["repositories"], "properties": {"repositories": names}},
+        "Tags": tags,
+    }
+
+
+def _codes() -> list[str]:
+    return sorted({RegistryError.code, *(error.code for error in RegistryError.__subclasses__())})
+
+
+def _version() -> str:
+    try:
+        return version("edge-registry")
+    except PackageNotFoundError:
+        return "run from its sources"

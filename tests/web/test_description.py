@@ -1,0 +1,116 @@
+"""The description of the API says what the code serves."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from app.api import operations
+from app.api.description import PATHS, Site, describe, endpoints
+from app.api.operations import OPERATIONS, PARAMETERS
+from app.api.paths import Kind, parse_path
+from app.api.v2 import ENDPOINTS
+from app.oci.errors import RegistryError
+
+EXAMPLES = {
+    "name": "team/deep/app",
+    "digest": "sha256:" + "0" * 64,
+    "reference": "v1",
+    "upload": "0f9c8e7d",
+}
+METHODS = {"get", "head", "put", "post", "patch", "delete"}
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(json.dumps(Site(title="Edge Registry").openapi()))
+    return read
+
+
+def operations_of(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (path, method.upper()): operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if path.startswith("/v2") and method in METHODS
+    }
+
+
+def test_every_endpoint_that_is_served_is_described_and_no_other(document: dict[str, Any]) -> None:
+    served = {(PATHS[kind], method) for kind, methods in ENDPOINTS.items() for method in methods}
+    served |= {(PATHS[Kind.UPLOADS], "POST")}
+    served |= {(PATHS[kind], method) for kind in (Kind.BASE, Kind.CATALOG) for method in ("GET", "HEAD")}
+    assert set(operations_of(document)) == served
+    assert set(OPERATIONS) == {(kind, method) for kind, method, _ in endpoints()}
+    assert set(PATHS) == set(Kind)
+
+
+def test_an_endpoint_without_a_description_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = {key: known for key, known in OPERATIONS.items() if key != (Kind.TAGS, "GET")}
+    monkeypatch.setattr("app.api.description.OPERATIONS", rest)
+    with pytest.raises(KeyError):
+        describe({"info": {}, "paths": {}})
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_described_path_is_parsed_as_what_it_is_described_as(kind: Kind) -> None:
+    path = PATHS[kind].format(**EXAMPLES)
+    parsed = parse_path(path)
+    assert parsed is not None
+    assert parsed.kind is kind
+    assert parsed.name == ("" if kind in (Kind.BASE, Kind.CATALOG) else EXAMPLES["name"])
+
+
+def test_every_end_of_the_specification_is_there(document: dict[str, Any]) -> None:
+    summaries = " ".join(operation["summary"] for operation in operations_of(document).values())
+    # end-4 stands for 4a, 4b and 4c, end-7, end-8 and end-12 likewise.
+    assert {int(end) for end in re.findall(r"end-(\d+)", summaries)} == set(range(1, 15))
+
+
+def test_every_parameter_and_header_of_the_specification_is_used(document: dict[str, Any]) -> None:
+    used = {
+        (parameter["in"], parameter["name"])
+        for operation in operations_of(document).values()
+        for parameter in operation["parameters"]
+    }
+    assert used == {(place, name.removesuffix("-query")) for name, (place, _, _) in PARAMETERS.items()}
+    answered = {
+        header
+        for operation in operations_of(document).values()
+        for answer in operation["responses"].values()
+        for header in answer["headers"]
+    }
+    assert answered == set(operations.HEADERS)
+
+
+def test_every_failure_has_the_form_of_the_specification_and_every_code_is_known(document: dict[str, Any]) -> None:
+    codes = set(
+        document["components"]["schemas"]["Errors"]["properties"]["errors"]["items"]["properties"]["code"]["enum"]
+    )
+    assert codes == {RegistryError.code, *(error.code for error in RegistryError.__subclasses__())}
+    for (path, method), operation in operations_of(document).items():
+        failures = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
+        assert {"401", "403", "429", "500", "503"} <= set(failures), path
+        for answer in failures.values():
+            assert set(re.findall(r"`([A-Z_]+)`", answer["description"])) <= codes
+            if method == "HEAD":
+                assert "content" not in answer
+            else:
+                schema = answer["content"]["application/json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Errors"}
+
+
+def test_every_reference_leads_somewhere_and_every_operation_has_a_name_of_its_own(document: dict[str, Any]) -> None:
+    for reference in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)):
+        assert reference in document["components"]["schemas"]
+    names = [operation["operationId"] for operation in operations_of(document).values()]
+    assert len(names) == len(set(names))
+    for (path, _), operation in operations_of(document).items():
+        in_path = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"]
+        assert in_path == re.findall(r"{(\w+)}", path)
+
+
+def test_the_document_is_made_once() -> None:
+    site = Site(title="Edge Registry")
+    assert site.openapi() is site.openapi()
