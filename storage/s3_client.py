@@ -1,6 +1,7 @@
 """Requests to one bucket: signed, bounded, retried within a budget, and their failures as our errors."""
 
 import asyncio
+import io
 import random
 import ssl
 import time
@@ -42,6 +43,8 @@ LARGE: Final = 300.0
 """Seconds for a part, a completion or a copy, its retries included."""
 
 _ATTEMPTS: Final = 8
+_AT_ONCE: Final = 1 << 20
+"""The most bytes given to a connection in one piece: more would hold up the event loop."""
 _CONNECT: Final = 5.0
 _SILENCE: Final = 30.0
 _TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
@@ -142,6 +145,8 @@ class S3Client:
                 failure = Unavailable(f"the store cannot be reached: {_reason(exc)}")
             except (aiohttp.ClientError, TimeoutError, OSError) as exc:
                 failure, settled = Unavailable(f"no answer from the store: {type(exc).__name__}"), False
+            except StorageError as exc:  # from the body
+                failure = exc
             if not isinstance(failure, Unavailable):
                 if not settled and isinstance(failure, FenceExpired | ConditionFailed):
                     raise OutcomeUnknown(str(failure)) from failure
@@ -210,12 +215,25 @@ class S3Client:
     async def _send(self, request: _Request, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         assert self._session is not None, "start() first"  # noqa: S101
         url, headers = self._signed(request, await self._credentials.keys())
+        data: AsyncIterator[bytes] | io.BytesIO | bytes | None
         data = request.body() if callable(request.body) else request.body
+        if isinstance(data, bytes) and len(data) > _AT_ONCE:
+            data = io.BytesIO(data)
         if request.length is not None:
             headers["Content-Length"] = str(request.length)
-        return await self._session.request(
-            request.method, URL(url, encoded=True), data=data, headers=headers, timeout=timeout, allow_redirects=False
-        )
+        try:
+            return await self._session.request(
+                request.method,
+                URL(url, encoded=True),
+                data=data,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+            )
+        except aiohttp.ClientConnectionError as exc:
+            if isinstance(exc.__cause__, StorageError):  # the body is read from the store, and that failed
+                raise exc.__cause__ from exc
+            raise
 
     def _signed(self, request: _Request, keys: Keys) -> tuple[str, dict[str, str]]:
         path = encode_path(f"{self._root}/{request.key}" if request.key else self._root or "/")

@@ -44,7 +44,6 @@ class S3Writer:
         scratch: str,
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        self._resumed = state is not None
         state = state or {}
         self._client = client
         self._budget = budget
@@ -56,10 +55,12 @@ class S3Writer:
         self._pieces: list[_Piece] = [(name, size) for name, size in state.get("pieces", [])]
         self._stale: list[str] = list(state.get("stale", []))
         self._spent: list[str] = []
+        self._keep()
         self._next = len(self._parts) + 1
         self._held: list[bytes] = []
         self._held_size = 0
         self._running: set[asyncio.Task[None]] = set()
+        self._committed = False
         self.size = int(state.get("size", 0))
 
     async def write(self, chunk: bytes) -> None:
@@ -79,6 +80,7 @@ class S3Writer:
         if self._held_size:
             await self._spill()
         await self._forget(self._stale)
+        self._keep()
         return {
             "upload": self._upload,
             "note": self._note,
@@ -89,28 +91,27 @@ class S3Writer:
         }
 
     async def commit(self) -> None:
-        if self._upload is None:
-            await self._put(self._key, self._pieces, self._take_held())
-        else:
-            if self._waiting_size():
-                await self._start_part()
-            await self._settle(0)
-            await self._complete()
-        await self._forget([*self._stale, *self._spent, *(name for name, _ in self._pieces), self._note])
+        if self._committed:
+            return
+        try:
+            await self._publish()
+        except NotFound:  # published before, and the answer was lost: what it was made of is gone
+            await self._stop_parts()
+            answer = await self._client.call("HEAD", self._key)
+            if int(answer.headers.get("Content-Length", -1)) != self.size:
+                raise
+        self._committed = True
+        await self._forget(self._scratched())
         self._pieces, self._stale, self._spent, self._note = [], [], [], None
 
     async def abort(self) -> None:
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._stop_parts()
         self._budget.give(self._held_size)
         self._held, self._held_size = [], 0
-        if self._resumed:  # what an earlier suspend made durable stays, until `discard`
-            return
         with suppress(StorageError):
-            if self._upload is not None:
+            if self._upload is not None and self._upload != self._kept_upload:
                 await _abort_upload(self._client, self._key, self._upload)
-            await self._forget([*self._stale, *self._spent, *(name for name, _ in self._pieces), self._note])
+            await self._forget([name for name in self._scratched() if name not in self._kept])
 
     async def copy_from(self, origin: Mapping[str, str], size: int, part: int) -> None:
         """Copies an object of `size` bytes in parts of `part` inside the store (UploadPartCopy), and commits."""
@@ -126,6 +127,16 @@ class S3Writer:
         except BaseException:
             await self.abort()
             raise
+
+    def _keep(self) -> None:
+        """What is there now was made durable by a suspend, and stays after an abort, until `discard`."""
+        self._kept = frozenset(self._scratched())
+        self._kept_upload = self._upload
+
+    def _scratched(self) -> list[str]:
+        """The keys below the scratch prefix."""
+        names = [*self._stale, *self._spent, *(name for name, _ in self._pieces)]
+        return names if self._note is None else [*names, self._note]
 
     def _part_size(self) -> int:
         return PART if self._next <= EARLY_PARTS else LATE_PART
@@ -159,7 +170,9 @@ class S3Writer:
         await self._settle(_IN_FLIGHT - 1)
         pieces, self._pieces = self._pieces, []
         self._spent += [name for name, _ in pieces]
+        size = self._held_size
         task = asyncio.create_task(self._send_part(self._next, pieces, self._take_held()))
+        task.add_done_callback(lambda _: self._budget.give(size))  # even when it is cancelled before it begins
         self._next += 1
         self._running.add(task)
 
@@ -174,15 +187,13 @@ class S3Writer:
 
     async def _send_part(self, number: int, pieces: list[_Piece], held: list[bytes]) -> None:
         query = {"partNumber": str(number), "uploadId": self._upload or ""}
-        size = sum(map(len, held))
-        total = size + sum(length for _, length in pieces)
+        total = sum(map(len, held)) + sum(length for _, length in pieces)
         try:
             answer = await self._client.call(
                 "PUT", self._key, query, body=lambda: self._body(pieces, held), length=total, within=LARGE
             )
         finally:
             held.clear()
-            self._budget.give(size)
         self._parts.append((number, answer.headers["ETag"], total))
 
     async def _put(self, key: str, pieces: list[_Piece], held: list[bytes]) -> None:
@@ -210,22 +221,27 @@ class S3Writer:
             for task in done:
                 task.result()
 
-    async def _complete(self) -> None:
-        body = completion(sorted(self._parts))
-        try:
-            await self._client.call(
-                "POST", self._key, {"uploadId": self._upload or ""}, body=body, length=len(body), within=LARGE
-            )
-        except NotFound:  # completed before, and the answer was lost
-            answer = await self._client.call("HEAD", self._key)
-            if int(answer.headers.get("Content-Length", -1)) != self.size:
-                raise
+    async def _stop_parts(self) -> None:
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self._running.clear()
 
-    async def _forget(self, keys: Sequence[str | None]) -> None:
+    async def _publish(self) -> None:
+        if self._upload is None:
+            await self._put(self._key, self._pieces, self._take_held())
+            return
+        if self._waiting_size():
+            await self._start_part()
+        await self._settle(0)
+        body = completion(sorted(self._parts))
+        query = {"uploadId": self._upload}
+        await self._client.call("POST", self._key, query, body=body, length=len(body), within=LARGE)
+
+    async def _forget(self, keys: Sequence[str]) -> None:
         for key in keys:
-            if key is not None:
-                with suppress(NotFound):
-                    await self._client.call("DELETE", key)
+            with suppress(NotFound):
+                await self._client.call("DELETE", key)
 
 
 async def discard(client: S3Client, driver: "Driver", scratch: str) -> None:

@@ -26,7 +26,7 @@ def accepts_name(text: str) -> bool:
 @given(st.one_of(names, nearly_names))
 @example("a\n")
 @example("a//b")
-@example("ａ")
+@example("\uff41")
 @example("a___b")
 @example("")
 def test_a_name_is_accepted_iff_the_specification_matches(text: str) -> None:
@@ -101,8 +101,7 @@ def test_only_two_algorithms_are_known(text: str) -> None:
 def test_a_reference_is_exactly_one_of_tag_and_digest(text: str) -> None:
     try:
         tag, digest = parse_reference(text)
-    except (TagInvalid, DigestInvalid) as exc:
-        assert isinstance(exc, DigestInvalid if is_digest(text) else TagInvalid)
+    except DigestInvalid if is_digest(text) else TagInvalid:
         return
     assert [tag, digest].count(None) == 1
     assert (tag or digest) == text

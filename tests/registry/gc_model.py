@@ -1,13 +1,14 @@
 """Online garbage collection, explored step by step: every interleaving, crash and pause of publishers and collectors.
 
-A step is one request to the store. A process may stop for ever after any step (a crash) or wait as long as it likes, also
-while a day passes (a suspended laptop). A day stands for every lifetime of the protocol: signatures, intents, tombstones
-and the grace period end with it; the real ones are ordered (app/registry/lifetimes.py).
+A step is one request to the store. A process may stop for ever after any step (a crash) or wait as long as it likes,
+also while a day passes (a suspended laptop). A day stands for every lifetime of the protocol: signatures, intents,
+tombstones and the grace period end with it; the real ones are ordered (app/registry/lifetimes.py).
 
 The invariant, in every state: the repository of a visible manifest has a link to a copy whose bytes exist.
 
-Each step says in `does` which function of the program does it; tests/registry/test_gc_model.py checks that those exist and
-that they make their requests in this order. Steps of the collector that the program does not have yet say so with None.
+Each step says in `does` which function of the program does it: test_gc_model.py checks that those exist, and
+test_publishing.py and test_deletion.py that they make their requests in this order. Steps that the program does not have
+yet, most of the collector's, say None.
 """
 
 from collections.abc import Callable, Sequence
@@ -92,7 +93,11 @@ class Publisher:
 
     def _resolve(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
         copies = tuple(sorted(copy for repository, copy, _ in store.links if repository == self.repository))
-        return store, (local[0], copies), bool(copies)  # without one: MANIFEST_BLOB_UNKNOWN, and the client pushes again
+        return (
+            store,
+            (local[0], copies),
+            bool(copies),
+        )  # without one: MANIFEST_BLOB_UNKNOWN, and the client pushes again
 
     def _put_intent(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
         ours = {(self.name, copy, store.day) for copy in local[1]}
@@ -114,7 +119,7 @@ class Publisher:
 
 @dataclass(frozen=True, slots=True)
 class Mounter:
-    """A mount from HOME into AWAY (or a push that links an older copy), then a manifest there that trusts the new link."""
+    """A mount (or a push that links an older copy) from HOME into AWAY, then a manifest there that trusts the link."""
 
     name: str
     fenced: bool = True
