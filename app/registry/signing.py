@@ -3,6 +3,7 @@
 A key is never overwritten. Sign with the least listed, accept any listed, look again for an unknown one (design, 6).
 """
 
+import asyncio
 import hmac
 import secrets
 import time
@@ -24,6 +25,7 @@ class Signing:
         self._driver = driver
         self._secrets: dict[str, bytes] = {}
         self._looked = 0.0
+        self._looking = asyncio.Lock()
 
     async def start(self) -> None:
         """Reads the bucket's keys, and makes the first. Raises StorageError."""
@@ -46,13 +48,21 @@ class Signing:
         except ValueError:
             return None
         name = self._named(known)
-        if name is None and time.monotonic() - self._looked > _LOOK_AGAIN:
-            await self._look()
-            name = self._named(known)
+        if name is None and len(known) == _ID:
+            name = await self._sought(known)
         if name is None:
             return None
         expected = self._code(self._secrets[name], name, data, context)
         return data if hmac.compare_digest(given, expected) else None
+
+    async def _sought(self, known: str) -> str | None:
+        """Looks for a key that another replica made since; waits for its turn, so that no true token is refused."""
+        arrived = time.monotonic()
+        async with self._looking:
+            if self._looked < arrived:
+                await asyncio.sleep(max(0.0, self._looked + _LOOK_AGAIN - arrived))
+                await self._look()
+        return self._named(known)
 
     def _named(self, known: str) -> str | None:
         return next((name for name in self._secrets if len(known) == _ID and name.startswith(known)), None)

@@ -7,8 +7,8 @@ tombstones and the grace period end with it; the real ones are ordered (app/regi
 The invariant, in every state: the repository of a visible manifest has a link to a copy whose bytes exist.
 
 Each step says in `does` which function of the program does it: test_gc_model.py checks that those exist, and
-test_publishing.py and test_deletion.py that they make their requests in this order. Steps that the program does not have
-yet, most of the collector's, say None.
+test_publishing.py and test_deletion.py that they make their requests in this order. Steps that the program does not
+have yet, most of the collector's, say None.
 """
 
 from collections.abc import Callable, Sequence

@@ -38,10 +38,3 @@ class TestS3(DriverConformance):
         await driver.start()
         yield driver
         await driver.close()
-
-    @pytest.mark.xfail(
-        reason="MinIO counts the siblings of a marker's folder (`a-b` for `a/b`) against max-keys, and skips keys",
-        strict=True,
-    )
-    async def test_every_page_of_every_size_continues_after_the_last(self, driver: S3Driver) -> None:
-        await super().test_every_page_of_every_size_continues_after_the_last(driver)
