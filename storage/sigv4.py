@@ -30,8 +30,9 @@ def encode_path(path: str) -> str:
 
 
 def encode_query(query: Mapping[str, str]) -> str:
-    """A canonical query string: sorted, percent-encoded."""
-    return "&".join(f"{quote(k, safe='-_.~')}={quote(v, safe='-_.~')}" for k, v in sorted(query.items()))
+    """A canonical query string: percent-encoded, then sorted."""
+    pairs = sorted((quote(k, safe="-_.~"), quote(v, safe="-_.~")) for k, v in query.items())
+    return "&".join(f"{k}={v}" for k, v in pairs)
 
 
 class Signer:
