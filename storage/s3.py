@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import aiohttp
@@ -204,7 +205,7 @@ class _S3Reader:
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """What comes before the end or a break: the count in `_at` tells which of the two it was."""
         try:
-            async for chunk in response.content.iter_any():
+            async for chunk, _ in response.content.iter_chunks():  # iter_any would join, which is one more copy
                 self._at += len(chunk)
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError):
@@ -234,5 +235,10 @@ def _condition(condition: Condition | None) -> dict[str, str]:
 
 
 def _modified(headers: Mapping[str, str]) -> float:
-    told = headers.get("Last-Modified")
+    return _seconds(headers.get("Last-Modified", ""))
+
+
+@lru_cache(maxsize=4096)
+def _seconds(told: str) -> float:
+    """Remembered, because parsing costs as much as signing and hot keys say the same each time."""
     return parsedate_to_datetime(told).timestamp() if told else 0.0

@@ -3,22 +3,26 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from app.oci.digests import Digest
 from app.oci.names import Name
 from app.registry.hashing import Hashes
+from app.registry.keys import Copy, Entry
 from app.registry.lifetimes import Lifetimes, scaled
 from app.registry.settings import RegistrySettings
 from app.registry.signing import Signing
 from storage import Capabilities, Driver
 
+K = TypeVar("K")
+V = TypeVar("V")
 T = TypeVar("T")
 R = TypeVar("R")
 
 _AT_ONCE: Final = 24
 """Store requests that one request of a client makes side by side."""
 _REMEMBERED_REPOSITORIES: Final = 10_000
+_REMEMBERED_PLACES: Final = 50_000
 
 Alarm = Callable[[str, dict[str, str]], None]
 """Called with an event's name and its fields when the store lost or garbled something."""
@@ -45,8 +49,10 @@ class Bucket:
         self.hashes = Hashes()
         self.manifests = ByteCache(settings.manifest_cache_bytes)
         self.referrers = ByteCache(settings.manifest_cache_bytes // 4)
-        self.cancelled = ByteCache(1 << 16)  # uploads cancelled at this replica
-        self.catalogued: OrderedDict[Name, None] = OrderedDict()
+        self.cancelled: Recent[str, bool] = Recent(_REMEMBERED_REPOSITORIES)  # uploads, at this replica
+        self.places: Recent[tuple[Name, Digest], Copy] = Recent(_REMEMBERED_PLACES)
+        self.entries: Recent[tuple[Name, Digest], Entry] = Recent(_REMEMBERED_PLACES)
+        self.catalogued: Recent[Name, bool] = Recent(_REMEMBERED_REPOSITORIES)
         self._background: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -59,11 +65,31 @@ class Bucket:
         """Waits for what runs in the background."""
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    def remember_catalogued(self, name: Name) -> None:
-        """The catalog has a key for this repository, and no request deletes one."""
-        self.catalogued[name] = None
-        if len(self.catalogued) > _REMEMBERED_REPOSITORIES:
-            self.catalogued.popitem(last=False)
+
+class Recent(Generic[K, V]):
+    """What was seen lately, the least recently used dropped first. Where a key was is a hint: it is asked for again."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._known: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        """What was seen, or None."""
+        found = self._known.get(key)
+        if found is not None:
+            self._known.move_to_end(key)
+        return found
+
+    def put(self, key: K, value: V) -> None:
+        """Remembers the latest."""
+        self._known[key] = value
+        self._known.move_to_end(key)
+        if len(self._known) > self._limit:
+            self._known.popitem(last=False)
+
+    def drop(self, key: K) -> None:
+        """Forgets it."""
+        self._known.pop(key, None)
 
 
 class ByteCache:

@@ -29,11 +29,19 @@ class Chunked:
         self._scratch = keys.upload(session.id)
 
     async def status(self) -> Session:
-        """The session with the acknowledged offset. Raises BlobUploadUnknown."""
-        state, _ = await self._load()
+        """The session with the acknowledged offset. Raises BlobUploadUnknown.
+
+        An older Location may not know yet that the upload is chunked: the answer with the next one was lost.
+        """
+        try:
+            state, _ = await self._load()
+        except BlobUploadUnknown:
+            if self._session.chunked:
+                raise
+            return self._session
         if "done" in state:
             raise BlobUploadUnknown("the upload is finished")
-        return self._session.at(int(state["writer"]["size"]) if state["writer"] else 0)
+        return self._session.at(int(state["writer"]["size"])) if state["writer"] else self._session
 
     async def append(self, already: Copy | None, body: AsyncIterator[bytes], at: int | None) -> Session:
         """Takes the chunk that begins at `at`, or wherever the upload stands; what `already` holds comes before it."""

@@ -15,7 +15,7 @@ from app.registry.bucket import Bucket, side_by_side
 from app.registry.failures import translated
 from app.registry.keys import Copy, Entry
 from app.registry.publishing import bind, first_linked, intent, linked, tombstoned
-from app.registry.stored import fetch_manifest, read_manifest
+from app.registry.stored import fetch_manifest, first_entry, read_manifest
 from storage import Fence, NotFound
 
 
@@ -37,10 +37,10 @@ class Manifests:
     @translated
     async def stat(self, digest: Digest) -> Entry:
         """Existence, media type and size, for one store request. Raises ManifestUnknown."""
-        page = await self._bucket.driver.list(keys.manifests(self._name, digest), limit=1)
-        if not page.entries:
+        entry = await first_entry(self._bucket, self._name, digest)
+        if entry is None:
             raise ManifestUnknown(detail={"digest": digest})
-        return keys.entry_of(page.entries[0].key, page.entries[0].size)
+        return entry
 
     @translated
     async def stat_tag(self, tag: Tag) -> Entry:
@@ -95,6 +95,7 @@ class Manifests:
         entry = Entry(actual, keys.fresh(), manifest.media_type, len(data))
         entry = await self._publish(manifest, entry, data)
         self._bucket.manifests.put(actual, data)
+        self._bucket.entries.put((self._name, actual), entry)
         await side_by_side(lambda tag: tags.write(self._bucket, self._name, tag, entry, by), dict.fromkeys(tagged))
         return Published(actual, manifest.subject.digest if manifest.subject else None)
 
@@ -119,15 +120,13 @@ class Manifests:
         blobs = dict.fromkeys(blob.digest for blob in manifest.blobs)
         resolved, existing, _ = await asyncio.gather(
             side_by_side(lambda digest: first_linked(bucket, name, digest), blobs),
-            bucket.driver.list(keys.manifests(name, entry.digest), limit=1),
+            first_entry(bucket, name, entry.digest),
             self._missing_children(manifest),
         )
         copies = dict(zip(blobs, resolved, strict=True))
         self._refuse_missing([digest for digest, copy in copies.items() if copy is None])
-        if existing.entries:
-            found = keys.entry_of(existing.entries[0].key, existing.entries[0].size)
-            if found.media_type == entry.media_type:
-                return found
+        if existing is not None and existing.media_type == entry.media_type:
+            return existing
         needed = {digest: copy for digest, copy in copies.items() if copy is not None}
         async with AsyncExitStack() as intents:
             await intents.enter_async_context(intent(bucket, needed.values()))
@@ -151,7 +150,7 @@ class Manifests:
             return
 
         async def present(digest: Digest) -> bool:
-            if (await bucket.driver.list(keys.manifests(name, digest), limit=1)).entries:
+            if await first_entry(bucket, name, digest) is not None:
                 return True
             return await first_linked(bucket, name, digest) is not None
 
@@ -184,9 +183,9 @@ class Manifests:
         return True
 
     async def _catalogue(self) -> None:
-        if self._name not in self._bucket.catalogued:
+        if not self._bucket.catalogued.get(self._name):
             await self._bucket.driver.put(keys.catalog(self._name), b"")
-            self._bucket.remember_catalogued(self._name)
+            self._bucket.catalogued.put(self._name, True)
 
     async def _subject_of(self, entry: Entry) -> Digest | None:
         try:

@@ -15,7 +15,7 @@ from app.oci.names import Name
 from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Copy
-from storage import ConditionFailed, Fence, FenceExpired, StorageError
+from storage import ConditionFailed, Fence, FenceExpired, NotFound, StorageError
 
 _DEFINITE: Final = (RegistryError, FenceExpired, ConditionFailed)
 
@@ -58,6 +58,7 @@ async def bind(bucket: Bucket, name: Name, digest: Digest, copy: Copy, fence: Fe
     """Makes `name` hold the blob: the derived key, then the link. (Model: bind, put_link.)"""
     await bucket.driver.put(keys.holder(digest, copy, name), b"")
     await bucket.driver.put(keys.link(name, digest, copy), b"", fence=fence)
+    bucket.places.put((name, digest), copy)
 
 
 async def adopt(bucket: Bucket, name: Name, digest: Digest, sources: Iterable[Name]) -> Copy | None:
@@ -95,9 +96,21 @@ async def linked(bucket: Bucket, name: Name, digest: Digest) -> list[Copy]:
 
 
 async def first_linked(bucket: Bucket, name: Name, digest: Digest) -> Copy | None:
-    """One copy, for one request: existence, size and place."""
+    """One copy, for one store request: existence, size and place. Where it was last is asked first, being cheaper."""
+    known = bucket.places.get((name, digest))
+    if known is not None:
+        try:
+            await bucket.driver.stat(keys.link(name, digest, known))
+        except NotFound:
+            bucket.places.drop((name, digest))
+        else:
+            return known
     page = await bucket.driver.list(keys.links(name, digest), limit=1)
-    return keys.copy_of(page.entries[0].key) if page.entries else None
+    if not page.entries:
+        return None
+    copy = keys.copy_of(page.entries[0].key)
+    bucket.places.put((name, digest), copy)
+    return copy
 
 
 async def holding(bucket: Bucket, digest: Digest) -> list[Name]:

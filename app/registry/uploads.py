@@ -39,14 +39,14 @@ class Uploads:
     async def unseal(self, upload_id: str, token: str, owner: str | None) -> Session:
         """The session of a Location. Raises BlobUploadUnknown."""
         session = await sessions.unseal(self._bucket, upload_id, token, self._name, owner)
-        if self._bucket.cancelled.get(upload_id) is not None:
+        if self._bucket.cancelled.get(upload_id):
             raise BlobUploadUnknown("the upload was cancelled")
         return session
 
     @translated
     async def status(self, session: Session) -> Session:
         """The session as it stands now: `offset` is what was acknowledged. Raises BlobUploadUnknown."""
-        return await Chunked(self._bucket, session).status() if session.chunked else session
+        return await Chunked(self._bucket, session).status()
 
     @translated
     async def append(self, session: Session, body: Body, at: int | None) -> Session:
@@ -95,7 +95,7 @@ class Uploads:
     @translated
     async def cancel(self, session: Session) -> None:
         """Ends an upload. Bytes that already became an unlinked object are collected later, by their age."""
-        self._bucket.cancelled.put(session.id, b"-")
+        self._bucket.cancelled.put(session.id, True)
         if session.chunked:
             await self._bucket.driver.discard(keys.upload(session.id))
 
