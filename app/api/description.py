@@ -64,18 +64,22 @@ def describe(site: Schema) -> Schema:
 
 
 def endpoints() -> Iterator[tuple[Kind, str, Callable[..., Any]]]:
-    """Kind of path, method and handler of everything that `V2` answers."""
-    for method in ("GET", "HEAD"):
-        yield Kind.BASE, method, catalog.get_base
-        yield Kind.CATALOG, method, catalog.get_catalog
-    yield Kind.UPLOADS, "POST", uploads.post_upload
-    for kind, methods in ENDPOINTS.items():
-        for method, endpoint in methods.items():
-            yield kind, method, endpoint.handle
+    """Kind of path, method and handler of everything that `V2` answers; what answers GET answers HEAD too."""
+    tables: dict[Kind, dict[str, Callable[..., Any]]] = {
+        Kind.BASE: {"GET": catalog.get_base},
+        Kind.CATALOG: {"GET": catalog.get_catalog},
+        Kind.UPLOADS: {"POST": uploads.post_upload},
+        **{kind: {method: one.handle for method, one in methods.items()} for kind, methods in ENDPOINTS.items()},
+    }
+    for kind, methods in tables.items():
+        for method, handler in methods.items():
+            yield kind, method, handler
+        if "GET" in methods and "HEAD" not in methods:
+            yield kind, "HEAD", methods["GET"]
 
 
 def _operation(kind: Kind, method: str, handler: Callable[..., Any]) -> Schema:
-    known = OPERATIONS[kind, method]
+    known = OPERATIONS[kind, "GET" if method == "HEAD" and (kind, method) not in OPERATIONS else method]
     in_path = [part[1:-1] for part in PATHS[kind].split("/") if part.startswith("{")]
     described: Schema = {
         "tags": ["registry"],
@@ -120,7 +124,9 @@ def _failures(kind: Kind, method: str, known: Operation) -> Schema:
     for error in sorted(possible, key=lambda error: (error.status, error.code, error.text)):
         answer = found.setdefault(str(error.status), {"description": "", "headers": {}})
         answer["description"] += f"`{error.code}`: {error.text}. "
-        answer["headers"] = _described(ERROR_HEADERS.get(error.status, ""))
+        answer["headers"] = _described(
+            ERROR_HEADERS.get((kind, error.status), ERROR_HEADERS.get((None, error.status), ""))
+        )
         if method != "HEAD":
             answer["content"] = {JSON: {"schema": ref("Errors")}}
     return found

@@ -55,18 +55,16 @@ _CHUNK: Final = (errors.BlobUploadInvalid, errors.SizeInvalid, errors.BlobUpload
 _REFERENCE: Final = (errors.TagInvalid, errors.DigestInvalid, errors.ManifestUnknown)
 _BLOB: Final = (errors.DigestInvalid, errors.BlobUnknown)
 _SEEN: Final = "Docker-Content-Digest ETag"
-_BASE: Final = Operation({200: Answer("A registry, and the caller is known.", body={JSON: {"type": "object"}})})
-_CATALOG: Final = Operation(
-    {200: Answer("A page of names.", "Link", {JSON: ref("Repositories")})},
-    "n last",
-    (errors.PaginationInvalid, errors.NameInvalid),
-)
 
 OPERATIONS: Final[Mapping[tuple[Kind, str], Operation]] = {
-    (Kind.BASE, "GET"): _BASE,
-    (Kind.BASE, "HEAD"): _BASE,
-    (Kind.CATALOG, "GET"): _CATALOG,
-    (Kind.CATALOG, "HEAD"): _CATALOG,
+    (Kind.BASE, "GET"): Operation(
+        {200: Answer("A registry, and the caller is known.", body={JSON: {"type": "object"}})}
+    ),
+    (Kind.CATALOG, "GET"): Operation(
+        {200: Answer("A page of names.", "Link", {JSON: ref("Repositories")})},
+        "n last",
+        (errors.PaginationInvalid, errors.NameInvalid),
+    ),
     (Kind.BLOB, "HEAD"): Operation(
         {200: Answer("The blob is here.", f"Content-Length {_SEEN} Accept-Ranges")}, errors=_BLOB
     ),
@@ -142,7 +140,7 @@ OPERATIONS: Final[Mapping[tuple[Kind, str], Operation]] = {
         (errors.DigestInvalid,),
     ),
 }
-"""One for each endpoint; a test compares them with the table that `v2` serves from."""
+"""One for each endpoint; HEAD has its own only where it answers other headers than GET."""
 
 ALWAYS: Final = (errors.Unauthorized, errors.Denied, errors.TooManyRequests, RegistryError, errors.Unavailable)
 """What any request may be answered."""
@@ -191,5 +189,12 @@ HEADERS: Final[Mapping[str, str]] = {
 }
 """What each header of an answer says."""
 
-ERROR_HEADERS: Final = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After", 503: "Retry-After"}
-"""Headers of failures, by status."""
+ERROR_HEADERS: Final[Mapping[tuple[Kind | None, int], str]] = {
+    (None, 401): "WWW-Authenticate",
+    (None, 405): "Allow",
+    (None, 429): "Retry-After",
+    (None, 503): "Retry-After",
+    (Kind.BLOB, 416): "Content-Range",
+    (Kind.UPLOAD, 416): _STANDING,
+}
+"""Headers of failures, by status, and by kind of path where it matters."""

@@ -39,10 +39,10 @@ def operations_of(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, A
 
 def test_every_endpoint_that_is_served_is_described_and_no_other(document: dict[str, Any]) -> None:
     served = {(PATHS[kind], method) for kind, methods in ENDPOINTS.items() for method in methods}
-    served |= {(PATHS[Kind.UPLOADS], "POST")}
-    served |= {(PATHS[kind], method) for kind in (Kind.BASE, Kind.CATALOG) for method in ("GET", "HEAD")}
+    served |= {(PATHS[Kind.UPLOADS], "POST"), (PATHS[Kind.BASE], "GET"), (PATHS[Kind.CATALOG], "GET")}
+    served |= {(path, "HEAD") for path, method in served if method == "GET"}
     assert set(operations_of(document)) == served
-    assert set(OPERATIONS) == {(kind, method) for kind, method, _ in endpoints()}
+    assert set(OPERATIONS) <= {(kind, method) for kind, method, _ in endpoints()}
     assert set(PATHS) == set(Kind)
 
 
