@@ -179,7 +179,10 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 
 def _method(exchange: Exchange, table: Mapping[str, T]) -> T:
+    """What the table has for the request's method; what answers GET answers HEAD too (RFC 9110, section 9.3.2)."""
+    method = "GET" if exchange.method == "HEAD" and "HEAD" not in table else exchange.method
     try:
-        return table[exchange.method]
+        return table[method]
     except KeyError:
-        raise Unsupported(headers={"Allow": ", ".join(table)}) from None
+        allowed = [*table, *(["HEAD"] if "GET" in table and "HEAD" not in table else [])]
+        raise Unsupported(headers={"Allow": ", ".join(allowed)}) from None

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.settings import Settings
+from storage.memory import MemoryDriver
 from tests.services.app import Running, running
 from tests.services.client import Client
 from tests.services.minio import MinioServer
@@ -33,24 +34,27 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 async def create(store: dict[str, Any]) -> AsyncIterator[Create]:
-    """Opens services on each driver in turn; they are closed when the test ends."""
+    """Opens services on each driver in turn, all on one store as replicas are; they are closed when the test ends."""
+    memory = MemoryDriver()
     async with AsyncExitStack() as stack:
 
         async def build(**sections: Any) -> Running:
             settings = Settings.model_validate({"storage": store, **sections})
-            return await stack.enter_async_context(running(settings))
+            driver = memory.replica() if store["driver"] == "memory" else None
+            return await stack.enter_async_context(running(settings, driver))
 
         yield build
 
 
 @pytest.fixture
 async def create_light() -> AsyncIterator[Create]:
-    """Opens services on the memory driver, for what does not depend on the store."""
+    """Opens services on one memory store, for what does not depend on the driver."""
+    memory = MemoryDriver()
     async with AsyncExitStack() as stack:
 
         async def build(**sections: Any) -> Running:
             settings = Settings.model_validate({"storage": {"driver": "memory"}, **sections})
-            return await stack.enter_async_context(running(settings))
+            return await stack.enter_async_context(running(settings, memory.replica()))
 
         yield build
 

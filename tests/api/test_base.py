@@ -12,7 +12,7 @@ ROUTES = {
     f"/v2/a/referrers/sha256:{'0' * 64}": {"GET", "HEAD"},
     "/v2/a/blobs/uploads/": {"POST"},
     "/v2/a/blobs/uploads": {"POST"},
-    "/v2/a/blobs/uploads/id": {"GET", "PATCH", "PUT", "DELETE"},
+    "/v2/a/blobs/uploads/id": {"GET", "HEAD", "PATCH", "PUT", "DELETE"},
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get")
 

@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Final
@@ -90,13 +90,14 @@ async def running(settings: Settings, driver: Driver | None = None) -> AsyncIter
     """Opens the service on the store that the settings choose, or on `driver`."""
     written = io.StringIO()
     store = Watched(driver or main.open_driver(settings))
-    with patch.object(main, "open_driver", lambda _settings: store):
-        async with main.open_service(settings, _log(written)) as service:
-            store.asked.clear()
-            try:
-                yield Running(service, Client(InProcess(service)), store, written)
-            finally:
-                print(*[line for line in written.getvalue().splitlines() if '"info"' not in line], sep="\n")
+    async with AsyncExitStack() as stack:
+        with patch.object(main, "open_driver", lambda _settings: store):
+            service = await stack.enter_async_context(main.open_service(settings, _log(written)))
+        store.asked.clear()
+        try:
+            yield Running(service, Client(InProcess(service)), store, written)
+        finally:  # pytest shows it where a test fails
+            print(*[line for line in written.getvalue().splitlines() if '"info"' not in line], sep="\n")
 
 
 def _log(target: io.StringIO) -> Log:
