@@ -106,6 +106,9 @@ class S3Client:
             read_bufsize=256 << 10,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        # aiohttp would repeat a PUT or DELETE whose answer was lost, and show the second answer alone: a write of
+        # unknown outcome would look refused, and a publisher would release its intent.
+        self._session._retry_connection = False  # noqa: SLF001  (it has no public name; a test proves its effect)
 
     async def close(self) -> None:
         """Closes the pool."""

@@ -1,6 +1,7 @@
 """An HTTP server that stands in front of MinIO and fails where a test says: refuses, loses answers, cuts, waits."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -49,13 +50,13 @@ class Front:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path
         self.log.append((request.method, path))
-        body = await request.read()
+        body = await request.content.read()
 
         async def forward() -> web.Response:
             assert self._session is not None
             headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
             url = URL(self._target + path, encoded=True)
-            async with self._session.request(request.method, url, data=body, headers=headers) as answer:
+            async with self._session.request(request.method, url, data=io.BytesIO(body), headers=headers) as answer:
                 kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
                 data = await answer.read()
                 if request.method == "HEAD":
