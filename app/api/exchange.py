@@ -20,6 +20,7 @@ _COMMON: Final[Headers] = [
     (b"docker-distribution-api-version", b"registry/2.0"),
     (b"x-content-type-options", b"nosniff"),
 ]
+_DRAINED: Final = 16 << 20
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _JSON: Final = (b"content-type", b"application/json")
 
@@ -77,10 +78,13 @@ class Exchange:
         return None if value is None else value.decode("latin-1")
 
     def query(self, name: str) -> list[str]:
-        """Every value of a query parameter."""
+        """Every value of a query parameter. Raises SizeInvalid for more than 200 of them."""
         if self._query is None:
-            text = self.scope["query_string"]
-            self._query = parse_qs(text.decode("latin-1"), keep_blank_values=True, max_num_fields=200) if text else {}
+            text = self.scope["query_string"].decode("latin-1")
+            try:
+                self._query = parse_qs(text, keep_blank_values=True, max_num_fields=200) if text else {}
+            except ValueError as exc:
+                raise SizeInvalid("too many parameters") from exc
         return self._query.get(name, [])
 
     def parameter(self, name: str) -> str | None:
@@ -91,12 +95,13 @@ class Exchange:
     def content_length(self) -> int | None:
         """Bytes that the client announced, or None for a chunked body."""
         text = self.header(b"content-length")
-        return int(text) if text and text.isdecimal() else None
+        return int(text) if text and text.isdecimal() and len(text) < 20 else None
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises TooLarge above `limit` bytes, TooSlow, ClientGone."""
         announced = self.content_length()
         if announced is not None and announced > limit:
+            await self._drain(announced)
             raise TooLarge(f"at most {limit} bytes")
         chunks: list[bytes] = []
         async for chunk in self.chunks():
@@ -104,6 +109,12 @@ class Exchange:
             if self.received > limit:
                 raise TooLarge(f"at most {limit} bytes")
         return b"".join(chunks)
+
+    async def _drain(self, announced: int) -> None:
+        """Reads what is not wanted, unless it is much: a connection closed on unread bytes loses the answer on its way."""
+        if announced <= _DRAINED:
+            async for _ in self.chunks():
+                pass
 
     async def chunks(self, exactly: int | None = None) -> AsyncIterator[bytes]:
         """The body as it comes. Raises TooSlow, ClientGone, and SizeInvalid when it is not `exactly` so many bytes."""

@@ -1,6 +1,7 @@
 """A client of the `/v2` API for tests: requests as they are written, answers as they came, and the shapes of a push."""
 
 import hashlib
+import io
 import json
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,11 @@ class Wire:
     async def request(self, method: str, target: str, headers: Mapping[str, str], body: Body | None) -> Answer:
         url = URL(self._url + target, encoded=True)
         async with self._session.request(
-            method, url, headers=headers, data=body or None, allow_redirects=False
+            method,
+            url,
+            headers=headers,
+            data=io.BytesIO(body) if isinstance(body, bytes) else body,
+            allow_redirects=False,
         ) as response:
             data = await response.read()
             found = [(name, value) for name, value in response.headers.items()]

@@ -1,0 +1,61 @@
+"""A round-robin proxy before several replicas: each request goes to the next one."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+SKIPPED = ("User-Agent", "Accept", "Content-Type", "Accept-Encoding")
+
+
+class Balancer:
+    """`url` is its own; `replicas` are base URLs; `shares` counts the requests that each of them got."""
+
+    def __init__(self, replicas: Sequence[str]) -> None:
+        self.url = ""
+        self.shares = dict.fromkeys(replicas, 0)
+        self._replicas = replicas
+        self._turn = count()
+        self._session: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["Balancer"]:
+        """Listens on a free port of loopback while entered."""
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
+            self._session = session
+            runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            try:
+                yield self
+            finally:
+                await runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        assert self._session is not None
+        replica = self._replicas[next(self._turn) % len(self._replicas)]
+        self.shares[replica] += 1
+        body = request.content if request.body_exists else None
+        headers = {name: value for name, value in request.headers.items() if name != "Transfer-Encoding"}
+        async with self._session.request(
+            request.method,
+            URL(replica + request.raw_path, encoded=True),
+            headers=headers,
+            data=body,
+            skip_auto_headers=SKIPPED,
+            allow_redirects=False,
+        ) as answer:
+            passed = answer.headers.copy()
+            passed.popall("Transfer-Encoding", None)
+            response = web.StreamResponse(status=answer.status, headers=passed)
+            await response.prepare(request)
+            if request.method != "HEAD":
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk)
+            await response.write_eof()
+        return response
