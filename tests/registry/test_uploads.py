@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from contextlib import suppress, Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -196,14 +197,16 @@ async def test_a_chunk_raced_by_two_replicas_has_one_winner(replica: Replica, ot
 
     async def slow(number: int) -> AsyncIterator[bytes]:
         gates[number].set()
-        await gates[1 - number].wait()  # both have read the state before either goes on
+        await gates[1 - number].wait()  # neither ends before the other has begun or was refused
         yield bytes([number]) * 500
 
-    results = await asyncio.gather(
-        replica.repository().uploads.append(session, slow(0), at),
-        other.repository().uploads.append(session, slow(1), at),
-        return_exceptions=True,
-    )
+    async def attempt(number: int) -> Session:
+        try:
+            return await (replica, other)[number].repository().uploads.append(session, slow(number), at)
+        finally:
+            gates[number].set()
+
+    results = await asyncio.gather(attempt(0), attempt(1), return_exceptions=True)
     winners = [number for number, result in enumerate(results) if isinstance(result, Session)]
     losers = [result for result in results if isinstance(result, RangeInvalid)]
     assert (len(winners), len(losers)) == (1, 1), results
