@@ -128,7 +128,7 @@ class Exchange:
                 async with asyncio.timeout_at(deadline):
                     message = await self._receive()
             except TimeoutError as exc:
-                raise TooSlow() from exc
+                raise TooSlow(headers={"Connection": "close"}) from exc  # else the rest may trickle in for ever
             if message["type"] == "http.disconnect":
                 raise ClientGone
             chunk, more = message.get("body", b""), message.get("more_body", False)
