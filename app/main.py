@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
+from app.api.description import Site
 from app.api.exchange import Pace, Receive, Scope, Send
 from app.api.health import Readiness, health
 from app.api.v2 import V2, Rules
@@ -68,6 +69,7 @@ async def open_service(settings: Settings, log: Log) -> AsyncIterator[Service]:
             authenticator if users else None,
             access,
             rules=Rules(delete=settings.registry.delete, read_only=settings.registry.read_only),
+            limit=settings.http.requests,
             pace=Pace(settings.http.minimum_rate, settings.http.stall_timeout),
             metrics=metrics,
             log=log,
@@ -81,7 +83,7 @@ async def open_service(settings: Settings, log: Log) -> AsyncIterator[Service]:
 
 def create_site(readiness: Readiness, metrics: Metrics) -> FastAPI:
     """Everything but `/v2`: health, metrics, documentation."""
-    site = FastAPI(title="Edge Registry", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    site = Site(title="Edge Registry", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     site.include_router(health(readiness, metrics))
     site.include_router(docs(site))
     return site

@@ -8,9 +8,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADER_BYTES: Final = 64 << 10
 """The largest request line and headers together."""
 
-READ_BUFFER: Final = 512 << 10
+READ_BUFFER: Final = 256 << 10
 """Bytes of a body that may wait for the registry before the client is read on."""
-WRITE_BUFFER: Final = 512 << 10
+WRITE_BUFFER: Final = 256 << 10
 """Bytes of an answer that may wait for the client before the store is read on."""
 
 
@@ -20,12 +20,17 @@ class GuardedProtocol(HttpToolsProtocol):
     header_timeout: ClassVar[float] = 30.0
     """Seconds for the headers of one request."""
 
+    most_connections: ClassVar[int] = 4096
+    """Connections of this process; one more is closed at once."""
+
     _pending = 0
     _in_headers = False
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self.most_connections:
+            transport.abort()
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         self._arm()
 
@@ -75,6 +80,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
-def guarded(header_timeout: float) -> type[GuardedProtocol]:
-    """The protocol that closes a connection whose headers take longer than `header_timeout` seconds."""
-    return type("GuardedProtocol", (GuardedProtocol,), {"header_timeout": header_timeout})
+def guarded(header_timeout: float, connections: int) -> type[GuardedProtocol]:
+    """The protocol with these limits: seconds for the headers of a request, and connections at once."""
+    limits = {"header_timeout": header_timeout, "most_connections": connections}
+    return type("GuardedProtocol", (GuardedProtocol,), limits)

@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import resource
 import socket
 import tempfile
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from types import FrameType
 
@@ -29,12 +30,20 @@ _BACKLOG = 2048
 
 def run(settings: Settings, announce: Announce) -> None:
     """Serves until SIGTERM or SIGINT. Raises StartError before it listens."""
+    _raise_file_limit()
     sock = _bind(settings.http)
     if settings.http.workers > 1:
         _run_workers(settings, sock, announce)
         return
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings, [sock], announce))
+
+
+def _raise_file_limit() -> None:
+    """Each connection is an open file; the usual soft limit of 1,024 is for other programs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
 
 
 async def _serve(settings: Settings, sockets: list[socket.socket], announce: Announce) -> None:
@@ -80,7 +89,7 @@ class _Server(uvicorn.Server):
 def _config(http: HttpSettings, service: Service, context: ReloadingContext | None) -> uvicorn.Config:
     return uvicorn.Config(
         service,
-        http=guarded(http.header_timeout),
+        http=guarded(http.header_timeout, http.connections),
         ws="none",
         lifespan="off",
         loop="uvloop",

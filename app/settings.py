@@ -33,6 +33,8 @@ class HttpSettings(BaseModel):
     host: str | None = Field(None, description="address to bind; unset: 0.0.0.0 with users, 127.0.0.1 without")
     port: int = Field(5045, ge=0, le=65535, description="port to bind")
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
+    requests: int = Field(512, ge=1, description="most requests answered at once; others get 503 and Retry-After")
+    connections: int = Field(4096, ge=1, description="most connections at once; others are closed")
     public_url: str | None = Field(None, description="URL under which clients reach the registry")
     tls: TlsSettings = TlsSettings()
     drain_delay: float = Field(

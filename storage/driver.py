@@ -183,8 +183,11 @@ class Driver(Protocol):
         """A new object. What it needs to keep in the store before commit lies below the prefix `scratch` (ends with `/`)."""
         ...
 
-    def resume(self, key: str, scratch: str, state: Mapping[str, Any]) -> Writer:
-        """Continues a suspended writer, in any process. Bytes written after that `suspend` by others are dropped."""
+    def resume(self, key: str, scratch: str, state: Mapping[str, Any], *, turn: int = 0) -> Writer:
+        """Continues a suspended writer, in any process. Bytes written after that `suspend` by others are dropped.
+
+        `turn` rises with each resume of an upload, so that a writer which was given up and still runs is in nobody's way.
+        """
         ...
 
     async def discard(self, scratch: str) -> None:

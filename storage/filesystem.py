@@ -110,8 +110,9 @@ class FilesystemDriver:
         """A new object. Raises ValueError."""
         return FilesystemWriter(self._folder, self._writers, check_key(key), check_scratch(scratch))
 
-    def resume(self, key: str, scratch: str, state: Mapping[str, Any]) -> FilesystemWriter:
+    def resume(self, key: str, scratch: str, state: Mapping[str, Any], *, turn: int = 0) -> FilesystemWriter:
         """Continues a suspended writer. Its first step raises NotFound when bytes are gone, Corrupt when some are."""
+        del turn  # every writer has a file of its own
         return FilesystemWriter(self._folder, self._writers, check_key(key), check_scratch(scratch), state)
 
     async def discard(self, scratch: str) -> None:

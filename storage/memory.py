@@ -139,8 +139,9 @@ class MemoryDriver:
         """A new object."""
         return MemoryWriter(self._shelf, self._clock, check_key(key), check_scratch(scratch))
 
-    def resume(self, key: str, scratch: str, state: Mapping[str, Any]) -> "MemoryWriter":
+    def resume(self, key: str, scratch: str, state: Mapping[str, Any], *, turn: int = 0) -> "MemoryWriter":
         """Continues a suspended writer."""
+        del turn  # every writer has a buffer of its own
         return MemoryWriter(self._shelf, self._clock, check_key(key), check_scratch(scratch), state)
 
     async def discard(self, scratch: str) -> None:

@@ -95,9 +95,9 @@ class Observed:
         """As the driver's; its writer is timed."""
         return ObservedWriter(self._driver.create(key, scratch), self._observe)
 
-    def resume(self, key: str, scratch: str, state: Mapping[str, Any]) -> Writer:
+    def resume(self, key: str, scratch: str, state: Mapping[str, Any], *, turn: int = 0) -> Writer:
         """As the driver's; its writer is timed."""
-        return ObservedWriter(self._driver.resume(key, scratch, state), self._observe)
+        return ObservedWriter(self._driver.resume(key, scratch, state, turn=turn), self._observe)
 
     async def discard(self, scratch: str) -> None:
         """As the driver's, timed."""

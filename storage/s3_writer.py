@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from storage.budget import ByteBudget
-from storage.errors import NotFound, StorageError, Unavailable
+from storage.errors import NotFound, StorageError, Unavailable, Unsupported
 from storage.s3_client import LARGE, S3Client
 from storage.s3_xml import completion, parse_fields
 
@@ -26,9 +26,14 @@ LATE_PART: Final = 32 << 20
 """Bytes of a part after the first `EARLY_PARTS`: 10,000 parts then hold 289 GiB."""
 EARLY_PARTS: Final = 1000
 
+_MOST_PARTS: Final = 10_000
 _IN_FLIGHT: Final = 3
 _PATIENCE: Final = 2.0
 """Seconds to wait for memory before what is held is spilled, so that slow clients do not keep it from others."""
+
+_TURNS: Final = 4
+"""Writers that resume one upload in turn use part numbers of different remainders: one that was given up but still runs
+then overwrites no part of those that followed it."""
 
 _Piece = tuple[str, int]
 
@@ -43,7 +48,9 @@ class S3Writer:
         key: str,
         scratch: str,
         state: Mapping[str, Any] | None = None,
+        turn: int = 0,
     ) -> None:
+        fresh = state is None
         state = state or {}
         self._client = client
         self._budget = budget
@@ -56,7 +63,10 @@ class S3Writer:
         self._stale: list[str] = list(state.get("stale", []))
         self._spent: list[str] = []
         self._keep()
-        self._next = len(self._parts) + 1
+        self._begun = len(self._parts)
+        self._step = 1 if fresh else _TURNS
+        last = max((number for number, _, _ in self._parts), default=0)
+        self._next = last + 1 if fresh else last + 1 + (turn - last - 1) % _TURNS
         self._held: list[bytes] = []
         self._held_size = 0
         self._running: set[asyncio.Task[None]] = set()
@@ -139,7 +149,7 @@ class S3Writer:
         return names if self._note is None else [*names, self._note]
 
     def _part_size(self) -> int:
-        return PART if self._next <= EARLY_PARTS else LATE_PART
+        return PART if self._begun < EARLY_PARTS else LATE_PART
 
     def _waiting_size(self) -> int:
         return self._held_size + sum(size for _, size in self._pieces)
@@ -167,13 +177,16 @@ class S3Writer:
     async def _start_part(self) -> None:
         if self._upload is None:
             await self._begin()
+        if self._next > _MOST_PARTS:
+            raise Unsupported("the object would have more than 10,000 parts")
         await self._settle(_IN_FLIGHT - 1)
         pieces, self._pieces = self._pieces, []
         self._spent += [name for name, _ in pieces]
         size = self._held_size
         task = asyncio.create_task(self._send_part(self._next, pieces, self._take_held()))
         task.add_done_callback(lambda _: self._budget.give(size))  # even when it is cancelled before it begins
-        self._next += 1
+        self._next += self._step
+        self._begun += 1
         self._running.add(task)
 
     async def _begin(self) -> None:

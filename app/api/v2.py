@@ -10,7 +10,7 @@ from app.api.exchange import ClientGone, Exchange, Pace, Receive, Scope, Send
 from app.api.paths import Kind, Path, parse_path
 from app.auth.access import Access, Action
 from app.auth.authenticator import Authenticator
-from app.oci.errors import NotFound, RegistryError, Unsupported
+from app.oci.errors import NotFound, RegistryError, Unavailable, Unsupported
 from app.oci.names import parse_name
 from app.registry.registry import Registry, Repository
 from app.telemetry.logs import Log
@@ -72,6 +72,7 @@ class V2:
         access: Access,
         *,
         rules: Rules,
+        limit: int,
         pace: Pace,
         metrics: Metrics,
         log: Log,
@@ -80,6 +81,8 @@ class V2:
         self._authenticator = authenticator
         self._access = access
         self._rules = rules
+        self._limit = limit
+        self._running = 0
         self._pace = pace
         self._metrics = metrics
         self._log = log
@@ -89,10 +92,12 @@ class V2:
         path = parse_path(scope["path"])
         began = time.perf_counter()
         self._metrics.in_flight.inc()
+        self._running += 1
         error: str | None = "cancelled"
         try:
             error = await self._answer(exchange, path)
         finally:
+            self._running -= 1
             self._metrics.in_flight.dec()
             self._record(exchange, path, time.perf_counter() - began, error)
 
@@ -117,6 +122,8 @@ class V2:
     async def _serve(self, exchange: Exchange, path: Path | None) -> None:
         if path is None:
             raise NotFound()
+        if self._running > self._limit:
+            raise Unavailable("too many requests at once", headers={"Retry-After": "2"})
         if self._authenticator is not None:
             text = exchange.header(b"authorization")
             credentials = text.encode("latin-1") if text else None

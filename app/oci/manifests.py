@@ -19,6 +19,7 @@ DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
+_VERSION_2: Final = INDEXES | {OCI_MANIFEST, DOCKER_MANIFEST}
 _SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+"
 _FOREIGN: Final = frozenset(
     {
@@ -68,6 +69,7 @@ def parse_manifest(data: bytes, content_type: str | None) -> Manifest:
     if media_type.startswith(_SCHEMA_1) or document.get("schemaVersion") == 1:
         raise ManifestInvalid("schema 1 manifests are not supported: push the image with a client newer than 2016")
     _refuse_confusion(document, media_type)
+    _demand_shape(document, media_type)
     subject = document.get("subject")
     return Manifest(
         media_type=media_type,
@@ -104,6 +106,15 @@ def _refuse_confusion(document: dict[str, Any], media_type: str) -> None:
         raise ManifestInvalid("a manifest cannot have both layers and manifests")
     if lists_manifests and media_type in (OCI_MANIFEST, DOCKER_MANIFEST):
         raise ManifestInvalid("an image manifest cannot list manifests")
+
+
+def _demand_shape(document: dict[str, Any], media_type: str) -> None:
+    if media_type not in _VERSION_2:
+        return
+    if document.get("schemaVersion") != 2:
+        raise ManifestInvalid("schemaVersion is not 2")
+    if media_type not in INDEXES and not ("config" in document or "layers" in document):
+        raise ManifestInvalid("an image manifest needs a config and layers")
 
 
 def _load(data: bytes) -> dict[str, Any]:

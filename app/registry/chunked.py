@@ -104,23 +104,37 @@ class Chunked:
         await self._save({"uuid": copy.uuid, "size": copy.size, "done": digest}, None)
 
     async def _continue(self, at: int | None) -> tuple[Writer, StreamHash | None, dict[str, Any], str]:
-        """The writer and the hash to go on with; the state is in the store before the first byte is."""
-        driver, session = self._bucket.driver, self._session
+        """The writer and the hash to go on with. It is this request's turn before its first byte is written."""
+        session = self._session
         if not session.chunked:
             with suppress(RangeInvalid):  # a first chunk that was broken off left the state behind
-                await self._save({"uuid": keys.fresh(), "writer": None}, Absent())
+                await self._save({"uuid": keys.fresh(), "writer": None, "turn": 0}, Absent())
         state, version = await self._load()
         if "done" in state:
             raise BlobUploadUnknown("the upload is finished")
-        if state["writer"] is None:
-            state["uuid"] = keys.fresh()
-            return driver.create(keys.data(state["uuid"]), self._scratch), StreamHash(session.algorithm), state, version
-        offset = int(state["writer"]["size"])
+        offset = int(state["writer"]["size"]) if state["writer"] else session.offset
         if at is not None and at != offset:
             raise RangeInvalid(detail={"offset": offset})
+        state, version = await self._take_turn(state, version)
+        if state["writer"] is None:
+            writer = self._bucket.driver.create(keys.data(state["uuid"]), self._scratch)
+            return writer, StreamHash(session.algorithm), state, version
         running = self._bucket.hashes.take(session.id, offset)
-        writer = driver.resume(keys.data(state["uuid"]), self._scratch, state["writer"])
+        writer = self._bucket.driver.resume(
+            keys.data(state["uuid"]), self._scratch, state["writer"], turn=state["turn"]
+        )
         return writer, running, state, version
+
+    async def _take_turn(self, state: dict[str, Any], version: str) -> tuple[dict[str, Any], str]:
+        """Says in the store that this request goes on now: an earlier one that still runs can save nothing any more."""
+        mine = {**state, "turn": state["turn"] + 1, "by": keys.fresh()}
+        if mine["writer"] is None:
+            mine["uuid"] = keys.fresh()
+        await self._save(mine, Version(version))
+        found, version = await self._load()
+        if found.get("by") != mine["by"]:
+            raise RangeInvalid("another request continued this upload")
+        return mine, version
 
     async def _absorb(self, already: Copy, writer: Writer, running: StreamHash | None) -> None:
         async with self._bucket.driver.open(keys.data(already.uuid)) as reader:

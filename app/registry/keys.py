@@ -9,14 +9,14 @@
     repositories/<R>/_tags/<tag>                                  digest, nonce, media type, size, when, by whom
     repositories/<R>/_referrers/<alg>/<hex>/<alg>-<hex>.<nonce>   descriptor of a referrer, written before its manifest
     repositories/<R>/_deletions/<any>                             a manifest was deleted here once: tags may dangle
-    catalog/<R>!                                                  one key a repository
+    catalog/<R in one segment>                                    one key a repository
     uploads/<id>/state, .../piece-*, .../multipart-*              an upload that needs memory
     upkeep/keys/<random>                                          secrets that sign upload locations
     upkeep/intents/<random>                                       copies that a publication is about to need
     upkeep/tombstones/<uuid>/<R escaped, or !>                    a copy (or one link to it) about to be deleted
 
-Names map to keys one to one, no key is a folder of another, and byte order is name order: `!` sorts below every
-character of a name. A name is used once; only tags, `uploads/<id>/state` and the derived keys are written again.
+Names map to keys one to one, no key is a folder of another, and what is paged lies flat in one folder: MinIO drops keys
+from a page that begins inside a folder beside others whose names begin with its own. A name is used once; only tags, `uploads/<id>/state` and the derived keys are written again.
 """
 
 import secrets
@@ -31,6 +31,9 @@ CATALOG: Final = "catalog/"
 INTENTS: Final = "upkeep/intents/"
 TOMBSTONES: Final = "upkeep/tombstones/"
 SIGNING_KEYS: Final = "upkeep/keys/"
+_FLAT: Final = str.maketrans("-./", "+,-")
+"""Makes one segment of a name and keeps the order: `- . /` become the three characters before them."""
+_DEEP: Final = str.maketrans("+,-", "-./")
 EVERYWHERE: Final = "!"
 """The scope of a tombstone that means the copy itself, in every repository."""
 
@@ -138,7 +141,12 @@ def deletions(name: Name) -> str:
 
 
 def catalog(name: Name) -> str:
-    return f"{CATALOG}{name}!"
+    return f"{CATALOG}{name.translate(_FLAT)}"
+
+
+def catalogued(key: str) -> Name:
+    """The repository that a catalog key names."""
+    return Name(key.removeprefix(CATALOG).translate(_DEEP))
 
 
 def upload(upload_id: str) -> str:

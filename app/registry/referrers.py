@@ -39,7 +39,7 @@ class ReferrersOf:
     async def list(self, subject: Digest, artifact_type: str | None, last: Digest | None) -> Referrers:
         """Descriptors of manifests whose subject is `subject`, which need not exist (specification, end-12)."""
         prefix = keys.referrers(self._name, subject)
-        after = f"{prefix}{last.replace(':', '-')}/" if last else ""  # "/" sorts after the "." before a nonce
+        after = keys.referrer(self._name, subject, last, "~") if last else ""  # "~" sorts after every nonce
         found: dict[Digest, dict[str, Any]] = {}
         size, more = 0, True
         while more:

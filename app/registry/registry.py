@@ -57,7 +57,7 @@ class Registry:
         """Up to `limit` names after `last` in byte order, and whether more follow."""
         after = keys.catalog(last) if last else ""
         page = await self._bucket.driver.list(keys.CATALOG, after=after, limit=limit)
-        return [Name(entry.key[len(keys.CATALOG) : -1]) for entry in page.entries], page.more
+        return [keys.catalogued(entry.key) for entry in page.entries], page.more
 
     @translated
     async def ready(self) -> None:

@@ -86,7 +86,7 @@ def test_an_image_names_its_blobs_subject_and_annotations() -> None:
 
 @pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_LIST])
 def test_an_index_names_its_children_and_has_no_artifact_type_of_its_config(media_type: str) -> None:
-    parsed = parse_manifest(encoded({"manifests": [descriptor(A), descriptor(B)]}), media_type)
+    parsed = parse_manifest(encoded({"schemaVersion": 2, "manifests": [descriptor(A), descriptor(B)]}), media_type)
     assert ([child.digest for child in parsed.children], parsed.blobs) == ([A, B], [])
     assert parsed.is_index
     assert parsed.artifact_type is None

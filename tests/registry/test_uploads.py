@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import suppress, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
