@@ -99,9 +99,10 @@ def test_only_two_algorithms_are_known(text: str) -> None:
 
 @given(st.one_of(tags, digests, st.text(max_size=80)))
 def test_a_reference_is_exactly_one_of_tag_and_digest(text: str) -> None:
+    refusal = DigestInvalid if is_digest(text) else TagInvalid
     try:
         tag, digest = parse_reference(text)
-    except DigestInvalid if is_digest(text) else TagInvalid:
+    except refusal:
         return
     assert [tag, digest].count(None) == 1
     assert (tag or digest) == text

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
