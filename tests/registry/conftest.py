@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from app.oci.digests import Digest, digest_of
 from app.oci.manifests import OCI_MANIFEST
@@ -15,6 +16,9 @@ from app.registry.settings import RegistrySettings
 from storage import Capabilities
 from storage.memory import MemoryDriver
 from tests.registry.recorded import Clock, Recorded
+
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 HERE, THERE = Name("here/app"), Name("there")
 
@@ -34,11 +38,11 @@ def manifest_of(*digests: Digest, **more: Any) -> bytes:
 class Replica:
     """One process of the registry: shares nothing with others but the store."""
 
-    def __init__(self, driver: Recorded, settings: RegistrySettings, alarms: list[str]) -> None:
+    def __init__(self, driver: Recorded, rules: RegistrySettings, alarms: list[str]) -> None:
         self.driver = driver
         self.bucket = Bucket(
             driver,
-            settings,
+            rules,
             Capabilities(),
             lambda event, _fields: alarms.append(event),
         )

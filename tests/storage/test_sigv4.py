@@ -44,7 +44,7 @@ def theirs(auth: Any, request: AWSRequest) -> AWSRequest:
     return request
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(methods, paths, queries, headers, keys)
 @example("GET", "/bucket/a b~(é)//..", {"prefix": "a/b +é~", "delete": ""}, {"range": "bytes=0-"}, Keys("A", "s", "t"))
 def test_signed_headers_are_botocores(
@@ -62,7 +62,7 @@ def test_signed_headers_are_botocores(
     assert ours["x-amz-date"] == request.headers["X-Amz-Date"]
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(methods, paths, queries, headers, keys, st.integers(1, 604800))
 def test_presigned_queries_are_botocores(
     method: str, path: str, query: dict[str, str], sent: dict[str, str], found: Keys, lifetime: int
