@@ -178,6 +178,6 @@ class Api(RuleBasedStateMachine):
 
 
 Api.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 TestApi = Api.TestCase
