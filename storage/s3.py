@@ -1,7 +1,6 @@
 """The S3 driver: one bucket on MinIO or another S3 store."""
 
 import hashlib
-import re
 import secrets
 import time
 from base64 import b64encode
@@ -15,11 +14,13 @@ import aiohttp
 
 from storage.budget import ByteBudget
 from storage.driver import PAGE, Absent, Capabilities, Condition, Entry, Fence, Object, Page, Reader, Version, Writer
-from storage.errors import ConditionFailed, Corrupt, NoStore, NotFound, OutcomeUnknown, StorageError, Unavailable
+from storage.errors import ConditionFailed, Corrupt, NoStore, NotFound, OutcomeUnknown, Unavailable
+from storage.keys import check_key, check_prefix, check_scratch
 from storage.s3_client import LARGE, S3Client
+from storage.s3_listing import list_page
 from storage.s3_probe import probe
 from storage.s3_writer import S3Writer, discard
-from storage.s3_xml import deletion, parse_fields, parse_listing
+from storage.s3_xml import deletion, parse_fields
 from storage.settings import S3Settings
 
 FENCE_SECONDS: Final = 900.0
@@ -28,7 +29,6 @@ FENCE_SECONDS: Final = 900.0
 _COPY_PART: Final = 1 << 30
 _COPY_WHOLE: Final = 5 << 30
 _RESUMES: Final = 5
-_KEY: Final = re.compile(r"[!-~]{1,1024}")
 
 
 class S3Driver:
@@ -64,11 +64,11 @@ class S3Driver:
         await self._client.call("HEAD", within=3.0)
 
     async def get(self, key: str) -> Object:
-        answer = await self._client.call("GET", _checked(key))
+        answer = await self._client.call("GET", check_key(key))
         return Object(answer.body, _modified(answer.headers), answer.headers.get("ETag", ""))
 
     async def stat(self, key: str) -> Entry:
-        answer = await self._client.call("HEAD", _checked(key))
+        answer = await self._client.call("HEAD", check_key(key))
         headers = answer.headers
         return Entry(key, int(headers.get("Content-Length", 0)), _modified(headers), headers.get("ETag", ""))
 
@@ -77,7 +77,7 @@ class S3Driver:
         if start == end or (end is None and start > 0 and start >= (await self.stat(key)).size):
             yield _Empty((await self.stat(key)).size)
             return
-        async with self._client.stream(_checked(key), _range(start, end)) as response:
+        async with self._client.stream(check_key(key), _range(start, end)) as response:
             yield _S3Reader(self._client, key, start, end, response)
 
     async def put(
@@ -85,7 +85,7 @@ class S3Driver:
     ) -> None:
         headers = _condition(condition)
         try:
-            await self._client.call("PUT", _checked(key), headers=headers, body=data, length=len(data), fence=fence)
+            await self._client.call("PUT", check_key(key), headers=headers, body=data, length=len(data), fence=fence)
         except OutcomeUnknown as exc:
             if isinstance(exc.__cause__, ConditionFailed) and (await self.get(key)).data == data:
                 return  # our own earlier attempt is what is in the way
@@ -93,13 +93,13 @@ class S3Driver:
 
     async def delete(self, key: str, *, fence: Fence | None = None) -> None:
         try:
-            await self._client.call("DELETE", _checked(key), fence=fence)
+            await self._client.call("DELETE", check_key(key), fence=fence)
         except NotFound:
             return
 
     async def delete_many(self, keys: Sequence[str]) -> None:
         for at in range(0, len(keys), PAGE):
-            body = deletion([_checked(key) for key in keys[at : at + PAGE]])
+            body = deletion([check_key(key) for key in keys[at : at + PAGE]])
             md5 = b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
             headers = {"content-md5": md5, "content-type": "application/xml"}
             answer = await self._client.call(
@@ -109,35 +109,32 @@ class S3Driver:
                 raise Unavailable("the store did not delete every key")
 
     async def list(self, prefix: str, *, after: str = "", limit: int = PAGE) -> Page:
-        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(min(limit, PAGE)), "prefix": prefix}
-        if after:
-            query["start-after"] = after
-        return parse_listing((await self._client.call("GET", query=query)).body)
+        return await list_page(self._client, check_prefix(prefix), after, min(limit, PAGE))
 
     async def copy(self, source: str, target: str) -> None:
         size = (await self.stat(source)).size
-        origin = {"x-amz-copy-source": self._client.source(_checked(source))}
+        origin = {"x-amz-copy-source": self._client.source(check_key(source))}
         if size < _COPY_WHOLE:
-            await self._client.call("PUT", _checked(target), headers=origin, within=LARGE)
+            await self._client.call("PUT", check_key(target), headers=origin, within=LARGE)
             return
-        writer = S3Writer(self._client, self._budget, _checked(target), f"uploads/copy-{secrets.token_hex(8)}/")
+        writer = S3Writer(self._client, self._budget, check_key(target), f"uploads/copy-{secrets.token_hex(8)}/")
         await writer.copy_from(origin, size, _COPY_PART)
 
     def fence(self) -> Fence:
         return Fence(time.time(), self._fence_lifetime)
 
     def create(self, key: str, scratch: str) -> Writer:
-        return S3Writer(self._client, self._budget, _checked(key), scratch)
+        return S3Writer(self._client, self._budget, check_key(key), check_scratch(scratch))
 
-    def resume(self, key: str, scratch: str, state: Mapping[str, Any]) -> Writer:
-        return S3Writer(self._client, self._budget, _checked(key), scratch, state)
+    def resume(self, key: str, scratch: str, state: Mapping[str, Any], *, turn: int = 0) -> Writer:
+        return S3Writer(self._client, self._budget, check_key(key), check_scratch(scratch), state, turn)
 
     async def discard(self, scratch: str) -> None:
-        await discard(self._client, self, scratch)
+        await discard(self._client, self, check_scratch(scratch))
 
     async def presign(self, key: str, *, lifetime: float, filename: str | None = None) -> str | None:
         query = {"response-content-disposition": f'attachment; filename="{filename}"'} if filename else {}
-        return await self._public.presign(_checked(key), query, max(1, round(lifetime)))
+        return await self._public.presign(check_key(key), query, max(1, round(lifetime)))
 
     async def _create_bucket(self) -> None:
         region = self._settings.region
@@ -210,12 +207,6 @@ class _S3Reader:
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError):
             return
-
-
-def _checked(key: str) -> str:
-    if not _KEY.fullmatch(key) or key.startswith((".", "/")):
-        raise StorageError("not a key")
-    return key
 
 
 def _range(start: int, end: int | None) -> dict[str, str]:
