@@ -215,7 +215,7 @@ def _read_environment(environ: Mapping[str, str], known: Mapping[str, Any]) -> L
         if not text:  # `${X:-}` in a compose file means: not set
             continue
         key = names.get(name) or files[name]
-        value = [part.strip() for part in text.split(",") if part.strip()] if _is_list(known[key]) else text
+        value = _listed(text, name) if _is_list(known[key]) else text
         _add(layer, key, value, f"environment {name}", secret=name in files)
     return layer
 
@@ -241,6 +241,13 @@ def _read_secret(key: str, path: Path, origin: str) -> str:
 
 def _is_text(annotation: Any) -> bool:
     return bool({str, SecretStr} & {annotation, *typing.get_args(annotation)})
+
+
+def _listed(text: str, name: str) -> list[str]:
+    """`a,b`; what looks like JSON is refused rather than taken for one strange word."""
+    if text.lstrip().startswith(("[", "{", '"')):
+        raise StartError(f"{name} is a list: write its items with commas between them, without brackets and quotes")
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _is_list(annotation: Any) -> bool:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with a limit on how long and how large the headers of a request may be (slowloris)."""
+"""uvicorn's HTTP protocol, with limits on headers, connections and idle bytes (slowloris)."""
 
 import asyncio
 from typing import ClassVar, Final
@@ -15,7 +15,8 @@ WRITE_BUFFER: Final = 256 << 10
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. A timer runs only while headers are awaited, and only when they did not come in one piece."""
+    """One connection. A timer runs while no request is being answered and the client owes us bytes: those of its headers,
+    or the rest of a body whose answer was sent early."""
 
     header_timeout: ClassVar[float] = 30.0
     """Seconds for the headers of one request."""
@@ -40,12 +41,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if not self._in_headers:
+        if self._in_headers:
+            self._pending += len(data)
+            if self._pending > HEADER_BYTES:
+                self.send_400_response("The headers of the request are too large.")
+        if self.cycle is not None and not self.cycle.response_complete:
             self._disarm()
-            return
-        self._pending += len(data)
-        if self._pending > HEADER_BYTES:
-            self.send_400_response("The headers of the request are too large.")
         elif self._timer is None:
             self._arm()
 

@@ -201,8 +201,9 @@ class _S3Reader:
 
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """What comes before the end or a break: the count in `_at` tells which of the two it was."""
+        content = response.content
         try:
-            async for chunk, _ in response.content.iter_chunks():  # iter_any would join, which is one more copy
+            while chunk := (await content.readchunk())[0]:  # `iter_any` would join what waits: one more copy
                 self._at += len(chunk)
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError):

@@ -215,7 +215,7 @@ class S3Client:
             response.release()
         return Answer(response.status, response.headers, body)
 
-    async def _send(self, request: _Request, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def _send(self, request: _Request, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         assert self._session is not None, "start() first"  # noqa: S101
         url, headers = self._signed(request, await self._credentials.keys())
         data: AsyncIterator[bytes] | io.BytesIO | bytes | None
@@ -230,7 +230,7 @@ class S3Client:
                 URL(url, encoded=True),
                 data=data,
                 headers=headers,
-                timeout=timeout,
+                timeout=limits,
                 allow_redirects=False,
             )
         except aiohttp.ClientConnectionError as exc:

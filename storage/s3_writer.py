@@ -231,8 +231,10 @@ class S3Writer:
         """Waits until at most `most` parts are in flight; raises what one of them raised."""
         while len(self._running) > most:
             done, self._running = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            failures = [task.exception() for task in done]  # every one is looked at, or asyncio complains of the others
+            for failure in failures:
+                if failure is not None:
+                    raise failure
 
     async def _stop_parts(self) -> None:
         for task in self._running:

@@ -36,6 +36,10 @@ class Pace:
         self.rate = rate
         self.window = window
 
+    def longest(self, size: int) -> float:
+        """Seconds that `size` bytes may take, at most four windows: what is taken all at once shows no rate."""
+        return min(max(self.window, size / self.rate), 4 * self.window)
+
 
 class Exchange:
     """A request, and the one answer to it."""
@@ -166,11 +170,18 @@ class Exchange:
     async def stream(self, status: int, headers: Headers, chunks: AsyncIterator[bytes]) -> None:
         """Sends chunks whose total length `headers` announce. Whatever fails from here on cuts the connection."""
         await self._start(status, headers)
-        async for chunk in chunks:
-            async with asyncio.timeout(max(self.pace.window, len(chunk) / self.pace.rate)):
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-            self.sent += len(chunk)
-        await self._send({"type": "http.response.body", "body": b""})
+        now, renew = asyncio.get_running_loop().time, 0.0
+        try:
+            async with asyncio.timeout(None) as patience:
+                async for chunk in chunks:
+                    if (at := now()) > renew:  # once a second: moving a timer for each chunk is felt
+                        patience.reschedule(at + 1 + self.pace.longest(len(chunk)))
+                        renew = at + 1
+                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    self.sent += len(chunk)
+                await self._send({"type": "http.response.body", "body": b""})
+        except TimeoutError as exc:
+            raise TooSlow("the client took the answer too slowly") from exc
 
     async def fail(self, error: RegistryError) -> None:
         """An error in the specification's form."""

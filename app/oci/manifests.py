@@ -19,6 +19,8 @@ DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
+MINIO_FOLDER: Final = "__XLDIR__"
+"""MinIO's mark of a folder on disk: a key that ends so is listed as one. No media type in the world does."""
 _VERSION_2: Final = INDEXES | {OCI_MANIFEST, DOCKER_MANIFEST}
 _SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+"
 _FOREIGN: Final = frozenset(
@@ -54,7 +56,7 @@ class Manifest:
 def parse_media_type(text: str) -> str:
     """A media type without its parameters, or ManifestInvalid (RFC 6838, section 4.2)."""
     media_type = text.partition(";")[0].strip()
-    if not _MEDIA_TYPE.fullmatch(media_type):
+    if not _MEDIA_TYPE.fullmatch(media_type) or media_type.endswith(MINIO_FOLDER):
         raise ManifestInvalid("invalid Content-Type", detail={"mediaType": media_type[:200]})
     return media_type
 

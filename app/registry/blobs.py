@@ -12,7 +12,7 @@ from app.registry.bucket import Bucket
 from app.registry.deletion import delete_links
 from app.registry.failures import translated
 from app.registry.keys import Copy
-from app.registry.publishing import adopt, first_linked, holding, linked
+from app.registry.publishing import adopt, first_linked, holding, linked, unbind
 from storage import NotFound, Reader
 
 
@@ -96,5 +96,4 @@ class Blobs:
     async def _bury(self, digest: Digest, copy: Copy) -> None:
         fields = {"repository": self._name, "digest": digest, "copy": copy.name}
         self._bucket.alarm("bytes of a blob are gone", fields)
-        await self._bucket.driver.delete(keys.link(self._name, digest, copy))
-        await self._bucket.driver.delete(keys.holder(digest, copy, self._name))
+        await unbind(self._bucket, self._name, digest, copy)

@@ -1,6 +1,7 @@
 """DELETE of a blob: the collector's protocol on one repository's links (design, section 5, rule 2)."""
 
 import json
+import time
 from collections.abc import Collection
 
 from app.oci.digests import Digest
@@ -10,6 +11,7 @@ from app.oci.names import Name
 from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Copy, Entry
+from app.registry.publishing import unbind
 from app.registry.stored import read_manifest
 from storage import NotFound
 
@@ -27,8 +29,7 @@ async def delete_links(bucket: Bucket, name: Name, digest: Digest, copies: Colle
     if await _needed(bucket, name, digest, copies):
         return False
     for copy in copies:
-        await bucket.driver.delete(keys.link(name, digest, copy), fence=fence)
-        await bucket.driver.delete(keys.holder(digest, copy, name))
+        await unbind(bucket, name, digest, copy, fence)
     return True
 
 
@@ -40,12 +41,16 @@ async def _needed(bucket: Bucket, name: Name, digest: Digest, copies: Collection
 async def _intended(bucket: Bucket, copies: Collection[Copy]) -> bool:
     wanted = {copy.uuid for copy in copies}
 
+    oldest = time.time() - bucket.lifetimes.intent - bucket.lifetimes.fence
+
     async def names_one(key: str) -> bool:
         try:
-            body = (await bucket.driver.get(key)).data
+            found = await bucket.driver.get(key)
         except NotFound:
             return False  # released since it was listed: what it published is a manifest or a link now
-        return not wanted.isdisjoint(json.loads(body)["copies"])
+        if found.modified < oldest:
+            return False  # expired, whatever the clocks: its publication can no longer happen (model: expire_intents)
+        return not wanted.isdisjoint(json.loads(found.data)["copies"])
 
     return any(await side_by_side(names_one, await _every(bucket, keys.INTENTS)))
 

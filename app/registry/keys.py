@@ -16,7 +16,8 @@
     upkeep/tombstones/<uuid>/<R escaped, or !>                    a copy (or one link to it) about to be deleted
 
 Names map to keys one to one, no key is a folder of another, and what is paged lies flat in one folder: MinIO drops keys
-from a page that begins inside a folder beside others whose names begin with its own. A name is used once; only tags, `uploads/<id>/state` and the derived keys are written again.
+from a page that begins inside a folder beside others whose names begin with its own. A name is used once; only tags,
+`uploads/<id>/state` and the derived keys are written again.
 """
 
 import secrets
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.oci.digests import Digest
+from app.oci.manifests import MINIO_FOLDER
 from app.oci.names import Name
 from app.oci.references import Tag
 
@@ -31,6 +33,8 @@ CATALOG: Final = "catalog/"
 INTENTS: Final = "upkeep/intents/"
 TOMBSTONES: Final = "upkeep/tombstones/"
 SIGNING_KEYS: Final = "upkeep/keys/"
+_SHIELD: Final = "!"
+"""Ends the key of a tag that MinIO would otherwise list as a folder."""
 _FLAT: Final = str.maketrans("-./", "+,-")
 """Makes one segment of a name and keeps the order: `- . /` become the three characters before them."""
 _DEEP: Final = str.maketrans("+,-", "-./")
@@ -119,7 +123,12 @@ def tags(name: Name) -> str:
 
 
 def tag(name: Name, tag: Tag) -> str:
-    return f"{tags(name)}{tag}"
+    return f"{tags(name)}{tag}{_SHIELD if tag.endswith(MINIO_FOLDER) else ''}"
+
+
+def tagged(key: str) -> Tag:
+    """The tag that a key names."""
+    return Tag(key.rpartition("/")[2].removesuffix(_SHIELD))
 
 
 def referrers(name: Name, subject: Digest) -> str:

@@ -14,7 +14,7 @@ from app.registry import keys, referrers, tags
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.failures import translated
 from app.registry.keys import Copy, Entry
-from app.registry.publishing import bind, first_linked, intent, linked, tombstoned
+from app.registry.publishing import bind, first_linked, intent, linked, tombstoned, unbind
 from app.registry.stored import fetch_manifest, first_entry, read_manifest
 from storage import Fence, NotFound
 
@@ -177,7 +177,7 @@ class Manifests:
         try:
             await bucket.driver.copy(keys.data(copy.uuid), keys.data(new.uuid))
         except NotFound:
-            await bucket.driver.delete(keys.link(self._name, digest, copy))
+            await unbind(bucket, self._name, digest, copy)
             return False
         await bind(bucket, self._name, digest, new, fence)
         return True

@@ -61,6 +61,12 @@ async def bind(bucket: Bucket, name: Name, digest: Digest, copy: Copy, fence: Fe
     bucket.places.put((name, digest), copy)
 
 
+async def unbind(bucket: Bucket, name: Name, digest: Digest, copy: Copy, fence: Fence | None = None) -> None:
+    """Takes a link away, then what was derived from it. (Model: delete_links.)"""
+    await bucket.driver.delete(keys.link(name, digest, copy), fence=fence)
+    await bucket.driver.delete(keys.holder(digest, copy, name))
+
+
 async def adopt(bucket: Bucket, name: Name, digest: Digest, sources: Iterable[Name]) -> Copy | None:
     """Links a copy that one of `sources` holds into `name`, as a publisher. None where there is none that may be used."""
     for source in sources:

@@ -48,8 +48,7 @@ class Tags:
 
     async def _living(self, listed: Sequence[Listed]) -> Sequence[Tag]:
         """Tags can only dangle where a manifest was deleted once; elsewhere the listing is the answer."""
-        prefix = keys.tags(self._name)
-        names = [Tag(entry.key.removeprefix(prefix)) for entry in listed if entry.size]
+        names = [keys.tagged(entry.key) for entry in listed if entry.size]
         if not names or not (await self._bucket.driver.list(keys.deletions(self._name), limit=1)).entries:
             return names
         alive = await side_by_side(self._is_alive, names)
