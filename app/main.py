@@ -59,7 +59,7 @@ async def open_service(settings: Settings, log: Log) -> AsyncIterator[Service]:
             settings.storage.s3.redirect_lifetime if settings.storage.s3.redirect else None,
         )
         _refuse_policies(settings, capabilities)
-        await _told("the store cannot be used", bucket.signing.start())
+        await _told(bucket.signing.start())
         registry = Registry(bucket)
         readiness = Readiness(registry.ready)
         authenticator = Authenticator(users, realm=settings.auth.realm, verdict_seconds=settings.auth.verdict_seconds)
@@ -94,6 +94,9 @@ def open_driver(settings: Settings) -> Driver:
     fence = scaled(settings.registry.time_scale).fence
     match settings.storage.driver:
         case "s3":
+            s3 = settings.storage.s3
+            if bool(s3.access_key) != bool(s3.secret_key):
+                raise StartError("storage.s3 needs both access_key and secret_key, or neither to ask the AWS chain")
             return S3Driver(settings.storage.s3, fence_lifetime=fence)
         case "memory":
             return MemoryDriver()
@@ -102,21 +105,23 @@ def open_driver(settings: Settings) -> Driver:
 
 
 async def _start(driver: Driver, log: Log) -> Capabilities:
-    await _told("the store cannot be used", driver.start())
+    await _told(driver.start())
     try:
         capabilities = await driver.probe()
     except StorageError as exc:
-        raise StartError(f"the store cannot be used: {exc}") from exc
+        raise StartError(str(exc)) from exc
+    log.info("store", driver=driver.name, works=", ".join(found.name for found in capabilities.findings if found.ok))
     for finding in capabilities.findings:
-        (log.info if finding.ok else log.warning)("probe", what=finding.name, finding=finding.line)
+        if not finding.ok:
+            log.warning("store", driver=driver.name, lacks=finding.name, therefore=finding.line)
     return capabilities
 
 
-async def _told(what: str, work: Awaitable[None]) -> None:
+async def _told(work: Awaitable[None]) -> None:
     try:
         await work
     except StorageError as exc:
-        raise StartError(f"{what}: {exc}") from exc
+        raise StartError(str(exc)) from exc
 
 
 def _load_users(settings: Settings, log: Log) -> Users | None:

@@ -160,6 +160,6 @@ async def _try_store(settings: Settings) -> None:
     try:
         await driver.start()
     except StorageError as exc:
-        raise StartError(f"the store cannot be used: {exc}") from exc
+        raise StartError(str(exc)) from exc
     finally:
         await driver.close()

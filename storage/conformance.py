@@ -11,12 +11,13 @@ import hashlib
 import itertools
 import json
 from collections.abc import Awaitable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from storage.driver import PAGE, Absent, Driver, Fence, Version, Writer
-from storage.errors import ConditionFailed, FenceExpired, NotFound
+from storage.errors import ConditionFailed, FenceExpired, NotFound, StorageError
 
 SCRATCH = "uploads/one/"
 AWKWARD = (
@@ -463,16 +464,34 @@ class DriverConformance:
         first = driver.create("data/key", SCRATCH)
         await first.write(data)
         state = await suspended(first)
-        forgotten = other.resume("data/key", SCRATCH, state)
+        forgotten = other.resume("data/key", SCRATCH, state, turn=1)
         await forgotten.write(b"forgotten" * 1_000_000)
         if lost == "suspended":
             await forgotten.suspend()
-        resumed = driver.resume("data/key", SCRATCH, state)
+        resumed = driver.resume("data/key", SCRATCH, state, turn=2)
         assert resumed.size == kept
         await resumed.write(b"kept" * 200_000)
         await resumed.commit()
         assert await read(other, "data/key") == data + b"kept" * 200_000
         assert (await other.stat("data/key")).size == kept + 800_000
+
+    @pytest.mark.parametrize("kept", [100, 9 << 20])
+    async def test_a_writer_that_was_given_up_harms_nobody_who_followed(
+        self, driver: Driver, other: Driver, kept: int
+    ) -> None:
+        data = content(kept)
+        first = driver.create("data/key", SCRATCH)
+        await first.write(data)
+        state = await suspended(first)
+        late = other.resume("data/key", SCRATCH, state, turn=1)
+        quick = driver.resume("data/key", SCRATCH, state, turn=2)
+        await quick.write(b"quick" * 2_000_000)
+        followed = await suspended(quick)
+        with suppress(StorageError):  # a driver may refuse it, but nothing that was acknowledged may suffer
+            await late.write(b"late" * 2_500_000)
+            await late.suspend()
+        await other.resume("data/key", SCRATCH, followed, turn=3).commit()
+        assert await read(driver, "data/key") == data + b"quick" * 2_000_000
 
     async def test_discard_removes_what_unfinished_writers_left(self, driver: Driver, other: Driver) -> None:
         for size in (0, 10, 9 << 20):

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import random
 import ssl
 import time
@@ -42,6 +43,9 @@ SMALL: Final = 10.0
 LARGE: Final = 300.0
 """Seconds for a part, a completion or a copy, its retries included."""
 
+_STREAMS: Final = 1024
+"""Bodies read at once; the server's own limit on requests is lower."""
+_READ_BUFFER: Final = 256 << 10
 _ATTEMPTS: Final = 8
 _AT_ONCE: Final = 1 << 20
 """The most bytes given to a connection in one piece: more would hold up the event loop."""
@@ -90,30 +94,19 @@ class S3Client:
         self._credentials = _credentials(settings)
         self._retries = RetryBudget()
         self._session: aiohttp.ClientSession | None = None
+        self._streams: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        """Opens the connection pool; sends nothing."""
-        connector = aiohttp.TCPConnector(
-            limit=self._settings.connections,
-            keepalive_timeout=50,
-            ssl=await asyncio.to_thread(self._context) if self._secure else True,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Content-Type", "Accept"),
-            headers={"Accept-Encoding": "identity"},  # MinIO gzips listings otherwise
-            read_bufsize=256 << 10,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        # aiohttp would repeat a PUT or DELETE whose answer was lost, and show the second answer alone: a write of
-        # unknown outcome would look refused, and a publisher would release its intent.
-        self._session._retry_connection = False  # noqa: SLF001  (it has no public name; a test proves its effect)
+        """Opens the connection pools; sends nothing. Streams have their own: slow readers hold up nobody's requests."""
+        context = await asyncio.to_thread(self._context) if self._secure else True
+        self._session = _session(self._settings.connections, context)
+        self._streams = _session(_STREAMS, context)
 
     async def close(self) -> None:
-        """Closes the pool."""
-        if self._session is not None:
-            await self._session.close()
+        """Closes the pools."""
+        for session in (self._session, self._streams):
+            if session is not None:
+                await session.close()
 
     async def call(
         self,
@@ -145,7 +138,7 @@ class S3Client:
                 failure = refusal
                 settled = settled and not isinstance(failure, Unavailable)
             except aiohttp.ClientConnectorError as exc:
-                failure = Unavailable(f"the store cannot be reached: {_reason(exc)}")
+                failure = Unavailable(f"the store at {self._base} cannot be reached: {_reason(exc)}")
             except (aiohttp.ClientError, TimeoutError, OSError) as exc:
                 failure, settled = Unavailable(f"no answer from the store: {type(exc).__name__}"), False
             except StorageError as exc:  # from the body
@@ -188,7 +181,7 @@ class S3Client:
         failure: StorageError = Unavailable("the store gave no answer")
         for attempt in range(_ATTEMPTS):
             try:
-                response = await self._send(request, timeout)
+                response = await self._send(self._streams, request, timeout)
                 if response.status in (200, 206):
                     self._retries.earn()
                     return response
@@ -208,15 +201,17 @@ class S3Client:
 
     async def _once(self, request: _Request, left: float) -> Answer:
         timeout = aiohttp.ClientTimeout(total=max(left, 0.1), sock_connect=_CONNECT, sock_read=_SILENCE)
-        response = await self._send(request, timeout)
+        response = await self._send(self._session, request, timeout)
         try:
             body = await response.read()
         finally:
             response.release()
         return Answer(response.status, response.headers, body)
 
-    async def _send(self, request: _Request, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
-        assert self._session is not None, "start() first"  # noqa: S101
+    async def _send(
+        self, session: aiohttp.ClientSession | None, request: _Request, limits: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        assert session is not None, "start() first"  # noqa: S101
         url, headers = self._signed(request, await self._credentials.keys())
         data: AsyncIterator[bytes] | io.BytesIO | bytes | None
         data = request.body() if callable(request.body) else request.body
@@ -225,7 +220,7 @@ class S3Client:
         if request.length is not None:
             headers["Content-Length"] = str(request.length)
         try:
-            return await self._session.request(
+            return await session.request(
                 request.method,
                 URL(url, encoded=True),
                 data=data,
@@ -258,6 +253,21 @@ class S3Client:
         return context
 
 
+def _session(limit: int, context: ssl.SSLContext | bool) -> aiohttp.ClientSession:
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=50, ssl=context),
+        auto_decompress=False,
+        skip_auto_headers=("User-Agent", "Content-Type", "Accept"),
+        headers={"Accept-Encoding": "identity"},  # MinIO gzips listings otherwise
+        read_bufsize=_READ_BUFFER,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+    # aiohttp would repeat a PUT or DELETE whose answer was lost, and show the second answer alone: a write of
+    # unknown outcome would look refused, and a publisher would release its intent.
+    session._retry_connection = False  # noqa: SLF001  (it has no public name; a test proves its effect)
+    return session
+
+
 def _credentials(settings: S3Settings) -> Credentials:
     if settings.access_key and settings.secret_key:
         return StaticCredentials(Keys(settings.access_key, settings.secret_key.get_secret_value()))
@@ -265,15 +275,15 @@ def _credentials(settings: S3Settings) -> Credentials:
 
 
 def _reason(exc: BaseException) -> str:
-    cause = exc.os_error if isinstance(exc, aiohttp.ClientConnectorError) else exc
-    return getattr(cause, "strerror", None) or type(exc).__name__
+    number = exc.os_error.errno if isinstance(exc, aiohttp.ClientConnectorError) else getattr(exc, "errno", None)
+    return os.strerror(number) if number and number > 0 else type(exc).__name__
 
 
 def _failure(answer: Answer, key: str, fence: Fence | None) -> StorageError | None:
     """The error that an answer means, or None."""
     if answer.status < 300:
-        fields = parse_fields(answer.body) if answer.body.startswith(b"<") and b"<Error>" in answer.body[:200] else {}
-        return Unavailable(f"the store failed late: {fields.get('Code', '')}") if fields else None
+        late = b"<Error>" in answer.body[:200] and parse_fields(answer.body)  # Complete and copies fail after their 200
+        return Unavailable(f"the store failed late: {late.get('Code', '')}") if late else None
     fields = parse_fields(answer.body)
     code, message = fields.get("Code", ""), fields.get("Message", "")
     if code in _FULL_CODES or answer.status == 507:
