@@ -77,6 +77,10 @@ def test_a_secret_file_that_is_missing_empty_or_doubled_is_refused() -> None:
     assert "both itself and as a file" in refusal(**{f"{name}_FILE": "full", name: "x"})
 
 
+def test_a_list_written_as_json_is_refused_rather_than_taken_for_one_word() -> None:
+    assert "without brackets" in refusal(EDGE_REGISTRY_REGISTRY__IMMUTABLE_TAGS='["*:v*"]')
+
+
 def test_lists_are_comma_separated_in_the_environment() -> None:
     found = load(None, {"EDGE_REGISTRY_REGISTRY__IMMUTABLE_TAGS": "a/*:v[0-9]*, b:latest,"})
     assert found.settings.registry.immutable_tags == ["a/*:v[0-9]*", "b:latest"]

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -257,3 +257,30 @@ def test_every_request_is_one_json_line_without_secrets(start: Start) -> None:
     text = server.read_log()
     for secret in ("correct-horse", "Basic ", token, "_state", "YW5uOmNvcnJlY3Q"):
         assert secret not in text
+
+
+def test_one_connection_too_many_is_closed_and_the_others_go_on(start: Start) -> None:
+    server = start(CONNECTIONS="3")
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10)) for _ in range(3)]
+        for one in held:
+            one.sendall(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert one.recv(1000).startswith(b"HTTP/1.1 200")
+        with socket.create_connection(("127.0.0.1", server.port), 10) as extra, suppress(ConnectionError):
+            extra.sendall(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert extra.recv(1000) == b""
+        held[0].sendall(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert held[0].recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_one_request_too_many_is_told_to_come_back(start: Start) -> None:
+    server = start(REQUESTS="1")
+    with socket.create_connection(("127.0.0.1", server.port), 10) as slow:
+        slow.sendall(b"PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
+        deadline = time.monotonic() + 10
+        while (answer := server.request("GET", "/v2/")).status == 200 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert answer.status == 503
+        assert answer.headers["retry-after"]
+        assert answer.json()["errors"][0]["code"] == "UNAVAILABLE"
+        assert status(server, "/livez") == 200

@@ -4,7 +4,6 @@ import fcntl
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from passlib.context import CryptContext
 
 from app.auth.basic import text
 from app.errors import StartError
+from app.files import replace
 
 LONGEST_PASSWORD: Final = 72
 """Bytes of a password that bcrypt looks at; longer ones are refused, never cut."""
@@ -174,26 +174,9 @@ def _changing(path: Path) -> Iterator[HtpasswdFile]:
         fcntl.flock(folder, fcntl.LOCK_EX)
         file = _parsed(path, _read(target) if target.exists() else b"")
         yield file
-        _replace(target, file.to_string())
+        replace(target, file.to_string())
         os.fsync(folder)
     except OSError as exc:
         raise StartError(f"the users' file {path} cannot be written: {exc.strerror or exc}") from exc
     finally:
         os.close(folder)
-
-
-def _replace(target: Path, data: bytes) -> None:
-    """Writes the file whole, or not at all."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
-    try:
-        with open(handle, "wb") as file:
-            if target.exists() and os.geteuid() == 0:
-                owner = target.stat()
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise

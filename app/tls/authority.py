@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from app.errors import StartError
-from app.tls.files import replace
+from app.files import replace
 from app.tls.names import subject_names
 
 _SPARE: Final = timedelta(days=30)

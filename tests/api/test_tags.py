@@ -131,3 +131,13 @@ async def test_an_immutable_tag_whose_manifest_is_deleted_is_free_again(create: 
     (await api.delete(f"/v2/a/manifests/{first.digest}")).expect(202)
     second = await api.push_image("a", "t", b"two")
     assert (await api.get("/v2/a/manifests/t")).body == second.data
+
+
+async def test_a_tag_that_minio_would_take_for_a_folder_is_a_tag(api: Client) -> None:
+    names = ["b", "b__XLDIR__", "b__XLDIR__-x"]
+    await tagged(api, "a", names)
+    assert (await api.get("/v2/a/tags/list")).expect(200).json()["tags"] == names
+    assert (await api.get("/v2/a/tags/list?last=b__XLDIR__")).expect(200).json()["tags"] == names[2:]
+    (await api.head("/v2/a/manifests/b__XLDIR__")).expect(200)
+    (await api.delete("/v2/a/manifests/b__XLDIR__")).expect(202)
+    assert (await api.get("/v2/a/tags/list")).expect(200).json()["tags"] == ["b", "b__XLDIR__-x"]

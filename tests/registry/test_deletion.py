@@ -1,6 +1,7 @@
 """DELETE of a blob is the collector's protocol on one repository's links."""
 
 import json
+import time
 
 import pytest
 
@@ -68,6 +69,22 @@ async def test_what_only_a_manifest_elsewhere_names_goes(replica: Replica) -> No
     await replica.publish(layer, name=THERE)
     await replica.repository().blobs.delete(layer)
     assert await replica.read(layer, THERE) == b"layer"
+
+
+@pytest.mark.parametrize(("age", "goes"), [(60, False), (2 * 3600, True)])
+async def test_the_intent_of_a_push_that_died_holds_a_blob_no_longer_than_it_could_publish(
+    replica: Replica, clock: Clock, age: float, goes: bool
+) -> None:
+    layer = await replica.push(b"layer")
+    (copy,) = await linked(replica.bucket, HERE, layer)
+    clock.now = time.time() - age
+    await replica.driver.put(f"{keys.INTENTS}dead", json.dumps({"copies": [copy.uuid]}).encode())
+    if goes:
+        await replica.repository().blobs.delete(layer)
+    else:
+        with pytest.raises(StillNeeded):
+            await replica.repository().blobs.delete(layer)
+    assert bool(await replica.keys(keys.links(HERE, layer))) is not goes
 
 
 async def test_what_a_running_publication_names_stays(replica: Replica) -> None:
