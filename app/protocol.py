@@ -10,7 +10,7 @@ HEADER_BYTES: Final = 64 << 10
 
 READ_BUFFER: Final = 256 << 10
 """Bytes of a body that may wait for the registry before the client is read on."""
-WRITE_BUFFER: Final = 256 << 10
+WRITE_BUFFER: Final = 512 << 10
 """Bytes of an answer that may wait for the client before the store is read on."""
 
 

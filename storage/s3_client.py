@@ -45,7 +45,7 @@ LARGE: Final = 300.0
 
 _STREAMS: Final = 1024
 """Bodies read at once; the server's own limit on requests is lower."""
-_READ_BUFFER: Final = 256 << 10
+_READ_BUFFER: Final = 512 << 10
 _ATTEMPTS: Final = 8
 _AT_ONCE: Final = 1 << 20
 """The most bytes given to a connection in one piece: more would hold up the event loop."""
@@ -214,7 +214,7 @@ class S3Client:
         assert session is not None, "start() first"  # noqa: S101
         url, headers = self._signed(request, await self._credentials.keys())
         data: AsyncIterator[bytes] | io.BytesIO | bytes | None
-        data = request.body() if callable(request.body) else request.body
+        data = request.body() if callable(request.body) else request.body or None  # no payload object for no bytes
         if isinstance(data, bytes) and len(data) > _AT_ONCE:
             data = io.BytesIO(data)
         if request.length is not None:

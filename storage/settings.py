@@ -23,7 +23,9 @@ class S3Settings(BaseModel):
     path_style: bool = Field(True, description="bucket in the path (MinIO) rather than in the host name")
     ca: Path | None = Field(None, description="PEM file of authorities to trust for the store, besides the system's")
     verify: bool = Field(True, description="verify the store's certificate")
-    connections: int = Field(96, ge=4, le=4096, description="most connections to the store at once, besides those that read blobs")
+    connections: int = Field(
+        96, ge=4, le=4096, description="most connections to the store at once, besides those that read blobs"
+    )
     buffer_bytes: int = Field(96 << 20, ge=32 << 20, description="most bytes of uploads held in memory at once")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from app.oci.digests import Digest, algorithm_of
 from app.oci.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid
@@ -18,6 +19,10 @@ from app.registry.publishing import adopt, bind, holding, usable
 from app.registry.sessions import Session
 
 Body = AsyncIterator[bytes]
+
+SHARED_FROM: Final = 128 << 10
+"""Bytes from which an upload looks for an older copy to share. Below, the look costs the store more than the copy: MinIO
+keeps so few bytes inside the object's own record, beside which the two keys of a link are no smaller."""
 
 
 class Uploads:
@@ -77,17 +82,15 @@ class Uploads:
     @translated
     async def put(self, digest: Digest, body: Body, scratch: str | None = None) -> Blob:
         """A blob in one request. Raises DigestInvalid; then nothing of it is kept."""
-        sources = asyncio.create_task(holding(self._bucket, digest))
 
-        async def adopted(actual: Digest) -> Copy | None:
+        async def adopted(actual: Digest, size: int) -> Copy | None:
             if actual != digest:
                 raise DigestInvalid(detail={"digest": digest})
-            return await adopt(self._bucket, self._name, digest, await sources)
+            if size < SHARED_FROM:
+                return None
+            return await adopt(self._bucket, self._name, digest, await holding(self._bucket, digest))
 
-        try:
-            got = await self._receive(body, algorithm_of(digest), scratch or keys.upload(keys.fresh()), adopted)
-        finally:
-            sources.cancel()
+        got = await self._receive(body, algorithm_of(digest), scratch or keys.upload(keys.fresh()), adopted)
         if not got.older:
             await bind(self._bucket, self._name, digest, got.copy, self._bucket.driver.fence())
         return Blob(digest, got.copy)
@@ -100,7 +103,7 @@ class Uploads:
             await self._bucket.driver.discard(keys.upload(session.id))
 
     async def _receive(
-        self, body: Body, algorithm: str, scratch: str, older: Callable[[Digest], Awaitable[Copy | None]]
+        self, body: Body, algorithm: str, scratch: str, older: Callable[[Digest, int], Awaitable[Copy | None]]
     ) -> "_Received":
         """Streams a body into a new object, unless `older` names a copy of the same bytes: then nothing is kept."""
         uuid = keys.fresh()
@@ -109,7 +112,7 @@ class Uploads:
         try:
             await pump(body, writer, running)
             digest = await running.digest()
-            copy = await older(digest)
+            copy = await older(digest, writer.size)
             if copy is not None:
                 await writer.abort()
                 return _Received(digest, copy, older=True)
@@ -119,8 +122,10 @@ class Uploads:
             raise
         return _Received(digest, Copy(uuid, writer.size), older=False)
 
-    async def _older(self, digest: Digest) -> Copy | None:
+    async def _older(self, digest: Digest, size: int) -> Copy | None:
         """A copy that `finish` will be able to link."""
+        if size < SHARED_FROM:
+            return None
         return await usable(self._bucket, self._name, digest, await holding(self._bucket, digest))
 
     async def _publish(self, digest: Digest, copy: Copy | None) -> Blob:

@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from app.registry.uploads import SHARED_FROM
 from storage import Corrupt, Reader
 from tests.api.conftest import Create
 from tests.services.app import CutOff, Running
@@ -157,8 +158,16 @@ async def test_a_mount_onto_itself_is_the_blob_itself(api: Client) -> None:
 
 async def test_the_same_bytes_are_kept_once(service: Running) -> None:
     for name in ("a", "b", "c/d"):
-        await service.client.push_blob(name, noise(5000))
+        await service.client.push_blob(name, noise(SHARED_FROM))
     assert len(await service.store.keys("data/")) == 1
+
+
+async def test_few_bytes_are_not_worth_the_look_for_another_copy(light: Running) -> None:
+    await light.client.push_blob("a", noise(SHARED_FROM - 1))
+    light.store.asked.clear()
+    await light.client.push_blob("b", noise(SHARED_FROM - 1))
+    assert not [key for action, key in light.store.asked if action == "list" and key.startswith("blobs/")]
+    assert len(await light.store.keys("data/")) == 2
 
 
 async def test_a_link_whose_bytes_are_gone_is_404_and_a_push_heals_it(service: Running) -> None:
