@@ -53,6 +53,7 @@ class Chunked:
             size = writer.size
             state = {**state, "writer": await writer.suspend()}
         except NotFound as exc:
+            await asyncio.shield(writer.abort())
             raise BlobUploadUnknown() from exc
         except BaseException:
             await asyncio.shield(writer.abort())
@@ -76,6 +77,7 @@ class Chunked:
                 raise DigestInvalid(detail={"digest": digest})
             await writer.commit()
         except NotFound as exc:
+            await asyncio.shield(writer.abort())
             raise BlobUploadUnknown() from exc
         except DigestInvalid:
             await asyncio.shield(writer.abort())
