@@ -9,10 +9,13 @@
     repositories/<R>/_tags/<tag>                                  digest, nonce, media type, size, when, by whom
     repositories/<R>/_referrers/<alg>/<hex>/<alg>-<hex>.<nonce>   descriptor of a referrer, written before its manifest
     repositories/<R>/_deletions/<any>                             a manifest was deleted here once: tags may dangle
+    repositories/<R>/_pulls/<alg>/<hex>                           empty; its age says when a cached manifest was last pulled
     catalog/<R in one segment>                                    one key a repository
     uploads/<id>/state, .../piece-*, .../multipart-*              an upload that needs memory
     upkeep/keys/<random>                                          secrets that sign upload locations
     upkeep/intents/<random>                                       copies that a publication is about to need
+    upkeep/leases/<name>                                          which replica does something alone, and where it is
+    upkeep/pins/<random>                                          images that are kept here, whole and fresh
     upkeep/tombstones/<uuid>/<R escaped, or !>                    a copy (or one link to it) about to be deleted
 
 Names map to keys one to one, no key is a folder of another, and what is paged lies flat in one folder: MinIO drops keys
@@ -33,6 +36,8 @@ CATALOG: Final = "catalog/"
 INTENTS: Final = "upkeep/intents/"
 TOMBSTONES: Final = "upkeep/tombstones/"
 SIGNING_KEYS: Final = "upkeep/keys/"
+LEASES: Final = "upkeep/leases/"
+PINS: Final = "upkeep/pins/"
 _SHIELD: Final = "!"
 """Ends the key of a tag that MinIO would otherwise list as a folder."""
 _FLAT: Final = str.maketrans("-./", "+,-")
@@ -143,6 +148,16 @@ def referring(key: str) -> tuple[Digest, str]:
     """The referrer's digest and the nonce of its manifest."""
     digest, _, nonce = key.rpartition("/")[2].partition(".")
     return Digest(digest.replace("-", ":")), nonce
+
+
+def pull(name: Name, digest: Digest) -> str:
+    """The key whose age says when this manifest was last pulled."""
+    return f"repositories/{name}/_pulls/{_folder(digest)}"
+
+
+def fetch_lease(digest: Digest) -> str:
+    """The lease of the transfer of one blob."""
+    return f"{LEASES}fetches/{digest.replace(':', '-')}"
 
 
 def deletions(name: Name) -> str:
