@@ -1,10 +1,14 @@
 """The decision whether a caller may do something; nothing else in the program decides it."""
 
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, Literal
 
 from app.auth.caller import Caller
 from app.auth.challenge import unauthorized
+from app.auth.rules import Rules
+from app.auth.settings import RuleSettings
 from app.oci.errors import Denied
 
 Anonymous = Literal["none", "pull", "push"]
@@ -25,22 +29,29 @@ _GRANTED: Final = {
     "pull": frozenset({Action.PULL, Action.CATALOG}),
     "push": frozenset({Action.PULL, Action.PUSH, Action.CATALOG}),
 }
+_REMEMBERED: Final = 4096
+"""Verdicts by rules that are kept; each has a repository's name in it."""
 
 
 class Access:
-    """Users may do everything; callers without a name may do what `anonymous` grants.
+    """What `anonymous` grants to callers without a name, everybody may do. Beside that, users may do everything or,
+    where there are rules, what a rule grants them; a rule may name callers without credentials, too.
 
-    `users` says whether there is a users' file. Without one nobody can log in, so None and "push" both grant everything
-    there: else nobody could ever delete. With one, None grants nothing.
+    `users` says whether there is a users' file. Without one nobody can log in, so None (where there are no rules) and
+    "push" both grant everything there: else nobody could ever delete. With one, None grants nothing.
     """
 
-    def __init__(self, *, realm: str, users: bool, anonymous: Anonymous | None = None) -> None:
+    def __init__(
+        self, *, realm: str, users: bool, anonymous: Anonymous | None = None, rules: Sequence[RuleSettings] = ()
+    ) -> None:
         self._realm = realm
         self._users = users
-        if not users and anonymous in (None, "push"):
+        self._rules = Rules(rules)
+        if not users and (anonymous == "push" or (anonymous is None and not self._rules)):
             self._anonymous = _EVERYTHING
         else:
             self._anonymous = _GRANTED[anonymous or "none"]
+        self._ruled = lru_cache(_REMEMBERED)(self._rules.granting)
 
     def authorize(self, caller: Caller, action: Action, repository: str | None) -> None:
         """Returns when `caller` may do `action` on `repository` (None for CATALOG).
@@ -64,6 +75,24 @@ class Access:
             raise unauthorized(self._realm)
 
     def allows(self, caller: Caller, action: Action, repository: str | None) -> bool:
-        """The rule of this release. `repository` is not looked at yet: rules per repository belong here."""
-        del repository
-        return not caller.anonymous or action in self._anonymous
+        """Whether `caller` may do `action` on `repository`, which what is cached of an upstream begins with its name."""
+        if action in self._anonymous:
+            return True
+        if not self._rules:
+            return not caller.anonymous
+        return self._ruled(caller, action, repository) is not None
+
+    def visible(self, caller: Caller) -> Callable[[str], bool] | None:
+        """Tells of a repository's name whether the caller may pull it; None where it may pull every one."""
+        if Action.PULL in self._anonymous or (not self._rules and not caller.anonymous):
+            return None
+        return self._rules.pullable(caller)
+
+    def grounds(self, caller: Caller, action: Action, repository: str | None) -> str | None:
+        """What lets the caller do it, in words for the operator; None where nothing does."""
+        if not self.allows(caller, action, repository):
+            return None
+        if action in self._anonymous:
+            return "auth.anonymous grants it to everybody"
+        rule = self._ruled(caller, action, repository)
+        return "without rules, users may do everything" if rule is None else f"rule {rule.number} of auth.rules"

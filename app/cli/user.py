@@ -3,13 +3,19 @@
 import getpass
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from app import configuration
+from app.auth.access import Access, Action
+from app.auth.caller import Caller
 from app.cli import options, output
 from app.errors import StartError
+from app.oci.errors import NameInvalid
+from app.oci.names import MAX_LENGTH, parse_name
+
+_VERBS: Final = {Action.PULL: "pull from", Action.PUSH: "push to", Action.DELETE: "delete from", Action.CATALOG: "list"}
 
 commands = typer.Typer(
     help="""Adds, removes and lists the users of the registry.
@@ -76,11 +82,60 @@ def show(file: Users = None, config: options.ConfigFile = None) -> None:
         output.say(name)
 
 
+@commands.command("check")
+def check(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A user, or `anonymous` for callers without credentials.")
+    ],
+    action: Annotated[Action, typer.Argument(metavar="ACTION", help="pull, push, delete or catalog.")],
+    repository: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="REPOSITORY",
+            help="A repository; what is cached begins with its upstream's name. Nothing for catalog.",
+            show_default=False,
+        ),
+    ] = None,
+    config: options.ConfigFile = None,
+) -> None:
+    """Says whether a user may do something with a repository, and what lets them.
+
+    The answer is that of a server with this configuration; whether there is such a user, or such a repository, makes no
+    difference. The exit status is 1 where they may not.
+    """
+    name_of = _repository(action, repository)
+    settings = configuration.resolve(options.read(config).settings).auth
+    access = Access(
+        realm=settings.realm, users=settings.htpasswd is not None, anonymous=settings.anonymous, rules=settings.rules
+    )
+    caller = Caller(None if name == "anonymous" else name)
+    grounds = access.grounds(caller, action, name_of)
+    what = f"{_VERBS[action]} {name_of or 'the catalog'}"
+    if grounds is None:
+        output.say(f"{name} may not {what}: nothing grants it")
+        raise typer.Exit(1)
+    output.say(f"{name} may {what}: {grounds}")
+
+
 def _file(given: Path | None, config: Path | None) -> tuple[Path, bool]:
     """The htpasswd file to work on, and whether the server would use it. Raises StartError."""
     configured = options.read(config).settings.auth.htpasswd
     path = given or configured or configuration.DEFAULT_USERS
     return path, configured is not None and configured.absolute() == path.absolute()
+
+
+def _repository(action: Action, text: str | None) -> str | None:
+    """The repository that the action is about; None for the catalog. Raises StartError."""
+    if action is Action.CATALOG:
+        if text is not None:
+            raise StartError("the catalog is of all repositories: name none")
+        return None
+    if text is None:
+        raise StartError(f"name the repository to {_VERBS[action]}")
+    try:
+        return parse_name(text)
+    except NameInvalid:
+        raise StartError(f"{text[:MAX_LENGTH]!r} is no name of a repository") from None
 
 
 def _read_password() -> str:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import bcrypt
+import pytest
 
 from tests.cli.conftest import Edge, environment
 
@@ -56,6 +57,47 @@ def test_no_users_is_said_and_is_no_error(edge: Edge) -> None:
     ended = edge("user", "list")
     assert (ended.status, ended.stdout) == (0, "")
     assert "edge-registry user add NAME" in ended.stderr
+
+
+RULES = """
+auth:
+  htpasswd: users
+  rules:
+    - {users: [alice], repositories: ["**"], actions: [pull, push, delete, catalog]}
+    - {users: ["*"], repositories: ["docker.io/**"], actions: [pull]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("question", "status", "answer"),
+    [
+        ("alice push team/app", 0, "alice may push to team/app: rule 1 of auth.rules"),
+        ("bob pull docker.io/library/alpine", 0, "bob may pull from docker.io/library/alpine: rule 2 of auth.rules"),
+        ("bob push team/app", 1, "bob may not push to team/app: nothing grants it"),
+        ("alice catalog", 0, "alice may list the catalog: rule 1 of auth.rules"),
+        ("anonymous pull docker.io/a", 1, "anonymous may not pull from docker.io/a: nothing grants it"),
+    ],
+)
+def test_what_a_user_may_do_is_told_with_the_rule(
+    edge: Edge, tmp_path: Path, question: str, status: int, answer: str
+) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    ended = edge("user", "check", *question.split(), "--config", "rules.yaml")
+    assert (ended.status, ended.stdout) == (status, answer + "\n")
+
+
+def test_without_rules_the_check_says_so(edge: Edge) -> None:
+    edge("user", "add", "alice", "--password-stdin", stdin="x")
+    assert "without rules" in edge("user", "check", "alice", "delete", "a").stdout
+    assert edge("user", "check", "anonymous", "pull", "a").status == 1
+    assert "auth.anonymous" in edge("user", "check", "bob", "pull", "a", EDGE_REGISTRY_AUTH__ANONYMOUS="pull").stdout
+
+
+@pytest.mark.parametrize("question", ["alice push", "alice catalog team/app", "alice pull A", "alice read a"])
+def test_a_question_that_makes_no_sense_is_one_line(edge: Edge, question: str) -> None:
+    ended = edge("user", "check", *question.split())
+    assert ended.status == 2
+    assert ended.complaint
 
 
 def test_an_empty_password_and_an_unknown_user_are_one_line(edge: Edge) -> None:
