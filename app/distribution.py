@@ -7,11 +7,14 @@ looked up in one table. What has no meaning here is named in a warning, unless n
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
 
 from app.errors import StartError
+
+T = TypeVar("T")
 
 PREFIX: Final = "REGISTRY_"
 
@@ -28,13 +31,36 @@ _QUIET: Final = re.compile(
     r"|storage\.s3\.(v4auth|chunksize|multipart\w+|useragent|loglevel)"
 )
 
+_READ_WITH_OTHERS: Final = frozenset(
+    {
+        "storage.s3.secure", "proxy.remoteurl", "proxy.username", "proxy.password", "proxy.exec.command",
+        "proxy.exec.lifetime",
+    }
+)  # fmt: skip
+
+_DOCKER_HUB: Final = ("docker.io", "index.docker.io", "registry-1.docker.io")
+
 _NOTES: Final = {
     "http.secret": "is not needed: replicas share their key through the bucket",
     "http.debug.addr": "has no effect here: metrics are at /metrics of the registry's own port",
     "storage.s3.rootdirectory": "is not used: the registry's keys begin at the root of its bucket",
+    "proxy.ttl": "has no effect here: what was fetched stays, and a tag is checked again after the upstream's tag_ttl",
 }
 
 Found = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value, the name by which the operator knows its key, and where it came from."""
+
+    value: Any
+    name: str
+    origin: str
+
+
+Keys = dict[str, Given]
+"""By Distribution's dotted keys. As in Distribution, a variable takes the place of the same key of the file."""
 
 
 @dataclass(slots=True)
@@ -45,29 +71,30 @@ class Translation:
     warnings: list[str] = field(default_factory=list)
 
 
-def from_environment(environ: Mapping[str, str]) -> Translation:
-    """The `REGISTRY_*` variables. Raises StartError for a value that is not understood or a store we do not have."""
-    found: dict[str, tuple[Any, str]] = {}
+def from_environment(environ: Mapping[str, str]) -> Keys:
+    """The `REGISTRY_*` variables. Raises StartError for one that cannot be read."""
+    found: Keys = {}
     for name, text in environ.items():
         if not name.startswith(PREFIX) or name in _NOT_SETTINGS or not text:
             continue
         key = name.removeprefix(PREFIX).lower().replace("_", ".")
         for path, value in _flatten(_structure(name, text), key):
-            found[path] = (value, name)
-    return _translate(found, "environment {}")
+            found[_canonical(path)] = Given(value, name, f"environment {name}")
+    return found
 
 
-def from_document(document: Mapping[Any, Any], path: str) -> Translation:
-    """A parsed configuration file of Distribution, read from `path`. Raises StartError as `from_environment` does."""
-    found = {key: (value, key) for key, value in _flatten(document, "")}
+def from_document(document: Mapping[Any, Any], path: str) -> Keys:
+    """A parsed configuration file of Distribution, read from `path`. Raises StartError where it names two stores."""
+    origin = f"file {path}"
+    found = {_canonical(key): Given(value, key, origin) for key, value in _flatten(document, "")}
     storage = document.get("storage")
     if isinstance(storage, Mapping):
         drivers = [str(name) for name in storage if name in _DRIVERS or name in _FOREIGN_DRIVERS]
         if len(drivers) > 1:
-            raise StartError(f"storage: names more than one store, {' and '.join(drivers)} (file {path})")
+            raise StartError(f"storage: names more than one store, {' and '.join(drivers)} ({origin})")
         if drivers:
-            found["storage"] = (drivers[0], "storage")
-    return _translate(found, f"file {path}")
+            found["storage"] = Given(drivers[0], "storage", origin)
+    return found
 
 
 def recognises(document: Mapping[Any, Any]) -> bool:
@@ -94,42 +121,102 @@ def _flatten(node: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from _flatten(value, f"{path}.{key}".lstrip(".").lower())
 
 
-def _translate(found: Mapping[str, tuple[Any, str]], origin: str) -> Translation:
-    """`found` maps Distribution's keys to a value and to the name the operator knows it by."""
+def _canonical(key: str) -> str:
+    return re.sub(r"^storage\.s3aws\.", "storage.s3.", key)
+
+
+def translate(keys: Keys) -> Translation:
+    """What they are here. Raises StartError for a value that is not understood or a store we do not have."""
     result = Translation()
-    for path, (value, name) in found.items():
-        key = re.sub(r"^storage\.s3aws\.", "storage.s3.", path)
-        where = origin.format(name)
+    for key, given in keys.items():
         if key in _KEYS:
-            try:
-                ours = _KEYS[key](value)
-            except ValueError as error:
-                raise StartError(f"{name}: {error} ({where})") from None
-            result.values.update({our_key: (our_value, where) for our_key, our_value in ours.items()})
-        elif key in _NOTES:
-            result.warnings.append(f"{name} {_NOTES[key]} ({where})")
-        elif not _is_quiet(key, value):
-            result.warnings.append(f"{name} has no effect here ({where})")
-    _complete_endpoint(result, found)
+            ours = _told(_KEYS[key], given)
+            result.values.update({our_key: (our_value, given.origin) for our_key, our_value in ours.items()})
+        elif not _is_quiet(key, given.value):
+            result.warnings.append(f"{given.name} {_NOTES.get(key, 'has no effect here')} ({given.origin})")
+    _complete_endpoint(result, keys)
+    _add_upstream(result, keys)
     return result
 
 
+def _told(convert: Callable[[Any], T], given: Given) -> T:
+    try:
+        return convert(given.value)
+    except ValueError as error:
+        raise StartError(f"{given.name}: {error} ({given.origin})") from None
+
+
 def _is_quiet(key: str, value: Any) -> bool:
-    """Whether nobody would miss what this key does in Distribution, or `_complete_endpoint` reads it."""
-    return key == "storage.s3.secure" or (key == "auth" and value == "htpasswd") or _QUIET.fullmatch(key) is not None
+    """Whether nobody would miss what this key does in Distribution, or it is read together with another."""
+    if key in _READ_WITH_OTHERS or (key == "auth" and value == "htpasswd"):
+        return True
+    return (key == "proxy.ttl" and _is_zero(value)) or _QUIET.fullmatch(key) is not None
 
 
-def _complete_endpoint(result: Translation, found: Mapping[str, tuple[Any, str]]) -> None:
+def _complete_endpoint(result: Translation, keys: Keys) -> None:
     """Distribution's `regionendpoint` may lack a scheme; `secure` then chooses it."""
     endpoint, origin = result.values.get("storage.s3.endpoint", ("", ""))
     if not endpoint or "://" in endpoint:
         return
-    secure, name = found.get("storage.s3.secure", found.get("storage.s3aws.secure", (True, "")))
-    try:
-        scheme = "https" if _boolean(secure) else "http"
-    except ValueError as error:
-        raise StartError(f"{name}: {error} ({origin})") from None
+    secure = keys.get("storage.s3.secure")
+    scheme = "https" if secure is None or _told(_boolean, secure) else "http"
     result.values["storage.s3.endpoint"] = (f"{scheme}://{endpoint}", origin)
+
+
+def _add_upstream(result: Translation, keys: Keys) -> None:
+    """Distribution's proxy is one upstream, and everything that is not here is looked for there."""
+    remote = keys.get("proxy.remoteurl")
+    if remote is None:
+        alone = [given for key, given in keys.items() if key in _READ_WITH_OTHERS and key.startswith("proxy.")]
+        result.warnings += [f"{given.name} has no effect without proxy.remoteurl ({given.origin})" for given in alone]
+        return
+    upstream = _told(_upstream, remote)
+    credentials: dict[str, Any] = {}
+    for ours, theirs in (("username", "proxy.username"), ("password", "proxy.password")):
+        if theirs in keys:
+            credentials[ours] = str(keys[theirs].value)
+    if "proxy.exec.command" in keys:
+        credentials["helper"] = _told(_helper, keys["proxy.exec.command"])
+    if "proxy.exec.lifetime" in keys and "helper" in credentials:
+        lifetime = _told(_seconds, keys["proxy.exec.lifetime"])
+        credentials |= {"helper_lifetime": lifetime} if lifetime else {}
+    if credentials:
+        upstream["credentials"] = credentials
+    result.values["proxy.upstreams"] = ([upstream], remote.origin)
+    result.values["proxy.default_upstream"] = (upstream["name"], remote.origin)
+
+
+def _upstream(value: Any) -> dict[str, Any]:
+    """An upstream called after its host; Docker Hub by the name that everybody uses."""
+    text = str(value)
+    try:
+        url = urlsplit(text)
+        port = f":{url.port}" if url.port else ""
+    except ValueError:
+        raise ValueError("must be a URL with http or https") from None
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("must be a URL with http or https")
+    if url.hostname in _DOCKER_HUB:
+        aliases = [host for host in _DOCKER_HUB if host != "docker.io"]
+        return {"name": "docker.io", "aliases": aliases, "url": text}
+    return {"name": f"{url.hostname}{port}", "url": text}
+
+
+def _helper(value: Any) -> str:
+    """The `gcr` of `/usr/bin/docker-credential-gcr`: helpers are looked for on the PATH."""
+    words = str(value).split()
+    program = words[0].rpartition("/")[2] if len(words) == 1 else ""
+    helper = program.removeprefix("docker-credential-")
+    if not helper or helper == program:
+        raise ValueError("must be a program called docker-credential-..., without arguments")
+    return helper
+
+
+def _is_zero(value: Any) -> bool:
+    try:
+        return _seconds(value) == 0
+    except ValueError:
+        return False
 
 
 def _boolean(value: Any) -> bool:

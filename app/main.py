@@ -1,7 +1,7 @@
 """Wiring: builds the service from settings, innermost first, and takes it apart again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
@@ -17,7 +17,7 @@ from app.errors import StartError
 from app.registry.bucket import Bucket
 from app.registry.lifetimes import scaled
 from app.registry.registry import Registry
-from app.settings import Settings
+from app.settings import Listener, Settings
 from app.telemetry.logs import Log
 from app.telemetry.metrics import Metrics
 from app.web.docs import docs
@@ -26,6 +26,9 @@ from storage.filesystem import FilesystemDriver
 from storage.memory import MemoryDriver
 from storage.observed import Observed
 from storage.s3 import S3Driver
+
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""An ASGI application."""
 
 
 class Service:
@@ -41,6 +44,15 @@ class Service:
             await self._v2(scope, receive, send)
         else:
             await self._site(scope, receive, send)
+
+    def on(self, listener: Listener) -> Application:
+        """The application as `listener` serves it: `scope["state"]["listener"]` is that listener."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["state"]["listener"] = listener
+            await self(scope, receive, send)
+
+        return application
 
 
 @asynccontextmanager

@@ -6,37 +6,37 @@ import resource
 import socket
 import tempfile
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from types import FrameType
 
 import uvicorn
 
 from app.errors import StartError
-from app.main import Service, background, log_line, open_driver, open_service
-from app.protocol import guarded
-from app.settings import HttpSettings, Settings
+from app.main import Application, Service, background, log_line, open_driver, open_service
+from app.protocol import GuardedProtocol, guarded
+from app.settings import HttpSettings, Listener, Settings
 from app.telemetry.logs import open_log
 from app.tls.context import ReloadingContext
 from app.workers import supervise
 from storage import StorageError
 
-Announce = Callable[[str], None]
-"""Called with the server's URL once it listens."""
+Announce = Callable[[list[str]], None]
+"""Called once with the URLs of all listeners, in their order, when the server listens at all of them."""
 
 _KEEP_ALIVE = 75
 _BACKLOG = 2048
 
 
 def run(settings: Settings, announce: Announce) -> None:
-    """Serves until SIGTERM or SIGINT. Raises StartError before it listens."""
+    """Serves until SIGTERM or SIGINT; `settings` are resolved ones. Raises StartError before it listens."""
     _raise_file_limit()
-    sock = _bind(settings.http)
+    settings, sockets = _listen(settings)
     if settings.http.workers > 1:
-        _run_workers(settings, sock, announce)
+        _run_workers(settings, sockets, announce)
         return
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, [sock], announce))
+        runner.run(_serve(settings, sockets, announce))
 
 
 def _raise_file_limit() -> None:
@@ -47,29 +47,49 @@ def _raise_file_limit() -> None:
 
 
 async def _serve(settings: Settings, sockets: list[socket.socket], announce: Announce) -> None:
+    """Serves the listeners of `settings`, whose sockets are `sockets`, in that order."""
     log = open_log(settings.log.level, settings.log.format)
+    listeners = settings.listening()
     async with AsyncExitStack() as stack:
-        context = _tls(settings.http, partial(log_line, log))
+        context = _tls(settings, partial(log_line, log))
         service = await stack.enter_async_context(open_service(settings, log))
         if context is not None:
             await stack.enter_async_context(background(context.watch()))
-        config = _config(settings.http, service, context)
-        await _Server(config, service, settings.http, partial(announce, _url(sockets[0], settings.http))).serve(sockets)
+        protocol = guarded(settings.http.header_timeout, settings.http.connections)
+        configs = [
+            _config(settings.http, service.on(listener), protocol, context if listener.tls else None)
+            for listener in listeners
+        ]
+        server = _Server(configs, service, settings.http, partial(announce, _urls(listeners)))
+        await server.serve(sockets)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which tells when it listens and, on SIGTERM, first fails readiness and then stops listening."""
+    """uvicorn's server at several sockets, each with a configuration of its own: what it serves, and with which TLS.
+
+    Signals, connections and the drain are common to all. It tells when it listens and, on SIGTERM, first fails
+    readiness and then stops listening.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, service: Service, http: HttpSettings, announce: Callable[[], None]
+        self, configs: list[uvicorn.Config], service: Service, http: HttpSettings, announce: Callable[[], None]
     ) -> None:
-        super().__init__(config)
+        super().__init__(configs[0])
+        self._configs = configs
         self._service = service
         self._http = http
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Listens at each socket; uvicorn makes the connections of a socket by the configuration that is set then."""
+        servers: list[asyncio.base_events.Server] = []
+        for config, sock in zip(self._configs, sockets or [], strict=True):
+            if not config.loaded:
+                config.load()
+            self.config = config
+            await super().startup([sock])
+            servers += self.servers
+        self.servers = servers
         self._announce()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -86,10 +106,12 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _config(http: HttpSettings, service: Service, context: ReloadingContext | None) -> uvicorn.Config:
+def _config(
+    http: HttpSettings, application: Application, protocol: type[GuardedProtocol], context: ReloadingContext | None
+) -> uvicorn.Config:
     return uvicorn.Config(
-        service,
-        http=guarded(http.header_timeout, http.connections),
+        application,
+        http=protocol,
         ws="none",
         lifespan="off",
         loop="uvloop",
@@ -109,49 +131,64 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _tls(http: HttpSettings, report: Callable[[str, str], None]) -> ReloadingContext | None:
-    if http.tls.certificate is None and http.tls.key is None:
+def _tls(settings: Settings, report: Callable[[str, str], None]) -> ReloadingContext | None:
+    """The one certificate of all listeners that speak TLS; None where none does."""
+    tls = settings.http.tls
+    if tls.certificate is None or tls.key is None or not any(listener.tls for listener in settings.listening()):
         return None
-    if http.tls.certificate is None or http.tls.key is None:
-        raise StartError("http.tls needs both a certificate and a key")
-    return ReloadingContext(http.tls.certificate, http.tls.key, report=report)
+    return ReloadingContext(tls.certificate, tls.key, report=report)
 
 
-def _bind(http: HttpSettings) -> socket.socket:
-    host = http.host or "127.0.0.1"
+def _listen(settings: Settings) -> tuple[Settings, list[socket.socket]]:
+    """A socket for each listener, and the settings with the port that was found where `http.port` is 0."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(_bind(listener)) for listener in settings.listening()]
+        stack.pop_all()
+    if not settings.listeners:
+        port = sockets[0].getsockname()[1]
+        settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
+    return settings, sockets
+
+
+def _bind(listener: Listener) -> socket.socket:
     try:
-        family = socket.getaddrinfo(host, http.port, type=socket.SOCK_STREAM)[0][0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, http.port))
-        sock.listen(_BACKLOG)
+        family = socket.getaddrinfo(listener.host, listener.port, type=socket.SOCK_STREAM)[0][0]
+        with ExitStack() as stack:
+            sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((listener.host, listener.port))
+            sock.listen(_BACKLOG)
+            stack.pop_all()
     except OSError as exc:
+        place, cure = (f" ({listener.key})", "") if listener.key != "http" else ("", "; choose another with --port")
         reason = exc.strerror or str(exc)
-        raise StartError(f"cannot listen on {host}:{http.port}: {reason}; choose another with --port") from exc
+        raise StartError(f"cannot listen on {listener.host}:{listener.port}{place}: {reason}{cure}") from exc
     sock.setblocking(False)
     sock.set_inheritable(True)
     return sock
 
 
-def _url(sock: socket.socket, http: HttpSettings) -> str:
-    host, port = sock.getsockname()[:2]
-    scheme = "https" if http.tls.certificate else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+def _urls(listeners: list[Listener]) -> list[str]:
+    return [f"{'https' if one.tls else 'http'}://{_bracketed(one.host)}:{one.port}" for one in listeners]
 
 
-def _run_workers(settings: Settings, sock: socket.socket, announce: Announce) -> None:
-    """Several processes on one socket; each is a replica like any other. The parent only watches over them."""
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _run_workers(settings: Settings, sockets: list[socket.socket], announce: Announce) -> None:
+    """Several processes on the same sockets; each is a replica like any other. The parent only watches over them."""
     asyncio.run(_try_store(settings))
     with tempfile.TemporaryDirectory(prefix="edge-registry-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        announce(_url(sock, settings.http))
-        supervise(partial(run_worker, settings, sock), settings.http.workers)
+        announce(_urls(settings.listening()))
+        supervise(partial(run_worker, settings, sockets), settings.http.workers)
 
 
-def run_worker(settings: Settings, sock: socket.socket) -> None:
-    """One of several processes on a socket."""
+def run_worker(settings: Settings, sockets: list[socket.socket]) -> None:
+    """One of several processes on the same sockets."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, [sock], lambda _url: None))
+        runner.run(_serve(settings, sockets, lambda _urls: None))
 
 
 async def _try_store(settings: Settings) -> None:

@@ -1,13 +1,18 @@
 """Every setting there is, composed of the rooms' own models. Only the wiring (`main`, `cli`) reads this."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.auth.settings import AuthSettings
+from app.proxy.settings import ProxySettings
 from app.registry.settings import RegistrySettings
 from storage.settings import StorageSettings
+
+Anonymity = Literal["none", "pull", "push"]
+"""What callers without credentials may do."""
 
 
 class TlsSettings(BaseModel):
@@ -46,6 +51,48 @@ class HttpSettings(BaseModel):
     minimum_rate: int = Field(1024, ge=1, description="bytes a second below which a body is given up")
 
 
+class ListenerSettings(BaseModel):
+    """One of several addresses, as the operator wrote it; `Settings.listening` fills in what is unset."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    port: int = Field(ge=1, le=65535, description="port to bind")
+    host: str | None = Field(None, min_length=1, description="address to bind; unset: as http.host")
+    tls: bool = Field(True, description="TLS with the certificate of http.tls, where there is one")
+    read_only: bool = Field(False, description="refuse every push and delete that comes here")
+    anonymous: Anonymity | None = Field(
+        None,
+        description="what callers without credentials may do; pull and push: nobody is asked for any here, and none "
+        "are looked at; unset: as auth.anonymous",
+    )
+    default_upstream: str | None = Field(
+        None, description='upstream for plain names that are not here; "" for none; unset: as proxy.default_upstream'
+    )
+
+    @field_validator("default_upstream")
+    @classmethod
+    def _lower(cls, name: str | None) -> str | None:
+        return name.lower() if name is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One address at which the server listens, with everything that is particular about it.
+
+    `tls` is whether it speaks TLS. Where `open_door`, credentials are neither asked for nor looked at: everybody
+    may do what `anonymous` says. `default_upstream` is a name or an alias, or None.
+    """
+
+    key: str
+    host: str
+    port: int
+    tls: bool
+    read_only: bool
+    anonymous: Anonymity
+    open_door: bool
+    default_upstream: str | None
+
+
 class LogSettings(BaseModel):
     """What is logged, and how."""
 
@@ -65,3 +112,26 @@ class Settings(BaseModel):
     registry: RegistrySettings = RegistrySettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
+    proxy: ProxySettings = ProxySettings()
+    listeners: list[ListenerSettings] = Field(
+        [], description="addresses to listen at, instead of http.host and http.port: a list of mappings"
+    )
+
+    def listening(self) -> list[Listener]:
+        """Every address at which the server listens, of settings that `configuration.resolve` returned."""
+        if self.listeners:
+            return [self._listener(f"listeners.{place}", given) for place, given in enumerate(self.listeners)]
+        return [self._listener("http", ListenerSettings.model_construct(port=self.http.port))]
+
+    def _listener(self, key: str, given: ListenerSettings) -> Listener:
+        upstream = self.proxy.default_upstream if given.default_upstream is None else given.default_upstream
+        return Listener(
+            key=key,
+            host=given.host or self.http.host or "127.0.0.1",
+            port=given.port,
+            tls=given.tls and self.http.tls.certificate is not None,
+            read_only=given.read_only or self.registry.read_only,
+            anonymous=given.anonymous or self.auth.anonymous or "none",
+            open_door=given.anonymous in ("pull", "push"),
+            default_upstream=upstream or None,
+        )

@@ -2,10 +2,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from app.configuration import Configuration, load, resolve
 from app.errors import StartError
-from app.settings import Settings
+from app.settings import Listener, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -232,7 +233,6 @@ def test_its_variables_win_over_its_file() -> None:
 def test_what_has_no_effect_is_named_once_without_its_value() -> None:
     more = """
 auth: {token: {realm: 'https://x'}}
-proxy: {remoteurl: 'https://x', password: hush}
 notifications: {endpoints: [{name: a}]}
 """
     found = from_yaml(
@@ -240,8 +240,6 @@ notifications: {endpoints: [{name: a}]}
     )
     assert found.warnings == [
         "auth.token.realm has no effect here (file c.yml)",
-        "proxy.remoteurl has no effect here (file c.yml)",
-        "proxy.password has no effect here (file c.yml)",
         "notifications.endpoints has no effect here (file c.yml)",
         "REGISTRY_AUTH has no effect here (environment REGISTRY_AUTH)",
         "REGISTRY_HTTP_SECRET is not needed: replicas share their key through the bucket "
@@ -295,3 +293,249 @@ def test_without_users_the_registry_stays_on_this_machine(
 def test_an_open_address_without_users_must_be_asked_for(host: str) -> None:
     with pytest.raises(StartError, match=r"user add.*auth\.anonymous: push.*--insecure-anonymous"):
         resolve(Settings.model_validate({"http": {"host": host}}))
+
+
+HUB = "{name: docker.io, aliases: [index.docker.io], url: 'https://hub.example'"
+
+
+def test_a_list_of_mappings_is_the_same_from_the_file_a_variable_and_a_file_of_its_own() -> None:
+    items = f"[{HUB}, tag_ttl: 5m, bandwidth: 2MiB, credentials: {{username: me, password: hush}}}}]"
+    Path("upstreams.yml").write_text(items)
+    name = "EDGE_REGISTRY_PROXY__UPSTREAMS"
+    found = [
+        from_yaml(f"proxy: {{upstreams: {items}}}"),
+        from_yaml("proxy: {upstreams_file: upstreams.yml}"),
+        load(None, {name: items}),
+        load(None, {f"{name}_FILE": "upstreams.yml"}),
+    ]
+    for one in found:
+        (upstream,) = one.settings.proxy.upstreams
+        assert (upstream.name, upstream.tag_ttl, upstream.bandwidth) == ("docker.io", 300, 2 << 20)
+        assert upstream.credentials is not None
+        assert upstream.credentials.password == SecretStr("hush")
+    origins = [one.origins["proxy.upstreams"] for one in found]
+    assert origins == ["file c.yml", "file c.yml", f"environment {name}", f"environment {name}_FILE"]
+
+
+def test_json_in_a_variable_is_a_list_of_mappings() -> None:
+    found = load(None, {"EDGE_REGISTRY_LISTENERS": '[{"port": 32000, "read_only": true}, {"port": 32001}]'})
+    assert [(one.port, one.read_only) for one in found.settings.listeners] == [(32000, True), (32001, False)]
+
+
+def test_what_is_left_empty_in_a_list_is_not_set_and_on_is_a_key() -> None:
+    found = from_yaml(f"proxy: {{upstreams: [{HUB}, tls: , credentials: , stale: {{on: [network]}}}}]}}")
+    (upstream,) = found.settings.proxy.upstreams
+    assert (upstream.stale.on, upstream.credentials, upstream.tls.verify) == (["network"], None, True)
+
+
+def test_paths_inside_a_list_stay_as_they_are_written() -> None:
+    found = from_yaml(f"proxy: {{upstreams: [{HUB}, tls: {{ca: certs/ca.pem}}, credentials: {{google: {{}}}}}}]}}")
+    assert found.settings.proxy.upstreams[0].tls.ca == Path("certs/ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"[{HUB}}}, {{name: x, url: ftp://x}}]", "proxy.upstreams.1.url: must be a URL with http or https, not 'ftp:"),
+        (f"[{HUB}, tagttl: 5m}}]", "unknown key proxy.upstreams.0.tagttl; did you mean proxy.upstreams.0.tag_ttl?"),
+        (
+            f"[{HUB}, credentials: {{pasword: hush, helper: x}}}}]",
+            "unknown key proxy.upstreams.0.credentials.pasword; did you mean proxy.upstreams.0.credentials.password?",
+        ),
+        (
+            f"[{HUB}, tag_ttl: soon}}]",
+            "proxy.upstreams.0.tag_ttl: must be a duration such as 90s, 5m or 12h, not 'soon'",
+        ),
+        (f"[{HUB}, tag_ttl: [5]}}]", "proxy.upstreams.0.tag_ttl: must be a duration such as 90s, 5m or 12h"),
+        (
+            f"[{HUB}, bandwidth: lots}}]",
+            "proxy.upstreams.0.bandwidth: must be a size such as 500MB or 20GiB, not 'lots'",
+        ),
+        (f"[{HUB}, max_bytes: 1KB}}]", "proxy.upstreams.0.max_bytes: must be at least 1MiB, not '1KB'"),
+        (f"[{HUB}, connect_timeout: 0s}}]", "proxy.upstreams.0.connect_timeout: must be more than 0s, not '0s'"),
+        (f"[{HUB}, stale: {{on: [never]}}}}]", "proxy.upstreams.0.stale.on.0: must be 'network', "),
+        ("[{name: docker.io}]", "proxy.upstreams.0.url: must be set"),
+        ("[hush]", "proxy.upstreams.0: must be a mapping of keys (file c.yml)"),
+        ("hush", "proxy.upstreams: must be a list (file c.yml)"),
+        (f"[{HUB}, credentials: hush}}]", "proxy.upstreams.0.credentials: must be a mapping of keys (file c.yml)"),
+        (
+            f"[{HUB}, credentials: {{username: me}}}}]",
+            "proxy.upstreams.0.credentials: username and a password go toget",
+        ),
+        (f"[{HUB}, fallbacks: [quay.io]}}]", "proxy: there is no upstream called quay.io"),
+        ("[{name: x, url: 'https://me:hush@x'}]", "must hold no user, password, query or fragment"),
+        ("[{name: x, url: 'https://x/?token=hush'}]", "must hold no user, password, query or fragment"),
+        (
+            f"[{HUB}, credentials: {{username: me, password: [hush]}}}}]",
+            "credentials.password: must be text; put it in",
+        ),
+        (f"[&a {HUB}, fallbacks: *a }}]", "proxy.upstreams: refers to itself"),
+    ],
+)
+def test_a_mistake_in_a_list_names_its_place_and_tells_no_secret(text: str, said: str) -> None:
+    message = refusal(f"proxy: {{upstreams: {text}}}")
+    assert said in message
+    assert message.endswith("(file c.yml)")
+    assert "hush" not in message
+    assert "\n" not in message
+
+
+def test_a_list_in_a_variable_or_a_file_of_its_own_that_cannot_be_read_is_one_line() -> None:
+    name = "EDGE_REGISTRY_PROXY__UPSTREAMS"
+    Path("broken.yml").write_text("[{name: *hush }]")
+    assert refusal(**{name: "[{a: b: hush}]"}).startswith(f"{name}, line 1 is not valid YAML")
+    assert "hush" not in refusal(**{name: "[{a: *hush }]"})
+    assert "broken.yml, line 1 is not valid YAML" in refusal(**{f"{name}_FILE": "broken.yml"})
+    assert "hush" not in refusal(**{f"{name}_FILE": "broken.yml"})
+    assert "proxy.upstreams: cannot read the configuration gone" in refusal(**{f"{name}_FILE": "gone"})
+    assert f"unknown variable {name}__0__URL; did you mean {name}?" in refusal(**{f"{name}__0__URL": "x"})
+
+
+def listening(**sections: Any) -> list[Listener]:
+    return resolve(Settings.model_validate(sections)).listening()
+
+
+def test_without_listeners_there_is_one_made_of_http() -> None:
+    (only,) = listening(
+        http={"port": 0, "tls": {"certificate": "c", "key": "k"}},
+        registry={"read_only": True},
+        proxy={"upstreams": [{"name": "quay.io", "url": "https://quay.io"}], "default_upstream": "quay.io"},
+    )
+    assert only == Listener("http", "127.0.0.1", 0, True, True, "push", False, "quay.io")
+
+
+def test_listeners_fill_what_is_unset_from_the_rest_of_the_configuration() -> None:
+    upstreams = [{"name": "quay.io", "url": "https://quay.io"}, {"name": "b.io", "aliases": ["b"], "url": "http://b"}]
+    first, second, third = listening(
+        http={"host": "10.0.0.1", "tls": {"certificate": "c", "key": "k"}},
+        auth={"htpasswd": "users"},
+        proxy={"upstreams": upstreams, "default_upstream": "quay.io"},
+        listeners=[
+            {"port": 1, "tls": False, "read_only": True, "anonymous": "pull", "host": "0.0.0.0"},
+            {"port": 2, "default_upstream": ""},
+            {"port": 2, "default_upstream": "B", "host": "10.0.0.2"},
+        ],
+    )
+    assert first == Listener("listeners.0", "0.0.0.0", 1, False, True, "pull", True, "quay.io")
+    assert second == Listener("listeners.1", "10.0.0.1", 2, True, False, "none", False, None)
+    assert third == Listener("listeners.2", "10.0.0.2", 2, True, False, "none", False, "b")
+
+
+def test_a_listener_is_open_without_users_only_where_it_says_so() -> None:
+    (said,) = listening(listeners=[{"port": 1, "host": "0.0.0.0", "anonymous": "pull"}])
+    assert (said.anonymous, said.open_door) == ("pull", True)
+    assert [one.host for one in listening(listeners=[{"port": 1, "anonymous": "pull"}, {"port": 2}])] == [
+        "127.0.0.1"
+    ] * 2
+    with pytest.raises(StartError) as caught:
+        listening(listeners=[{"port": 1, "host": "0.0.0.0", "anonymous": "pull"}, {"port": 2, "host": "10.0.0.1"}])
+    assert str(caught.value).startswith("listeners.1.host 10.0.0.1 is open to the network and there are no users")
+    assert "listeners.1.anonymous" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("listeners", "said"),
+    [
+        ([{"port": 1}, {"port": 1, "host": "127.0.0.1"}], "listeners.1 and listeners.0 are both at 127.0.0.1:1"),
+        ([{"port": 1, "default_upstream": "quay.oi"}], "no upstream called quay.oi; did you mean quay.io?"),
+        ([{"port": 1, "tls": True}], "listeners.0.tls: there is no certificate"),
+    ],
+)
+def test_listeners_at_odds_with_the_rest_are_refused(listeners: list[dict[str, Any]], said: str) -> None:
+    with pytest.raises(StartError) as caught:
+        listening(listeners=listeners, proxy={"upstreams": [{"name": "quay.io", "url": "https://quay.io"}]})
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[{host: 0.0.0.0}]", "listeners.0.port: must be set (file c.yml)"),
+        ("[{port: 0}]", "listeners.0.port: must be at least 1, not '0' (file c.yml)"),
+        ("[{port: 1, readonly: true}]", "unknown key listeners.0.readonly; did you mean listeners.0.read_only?"),
+        ("[{port: 1, anonymous: all}]", "listeners.0.anonymous: must be 'none', 'pull' or 'push', not 'all'"),
+    ],
+)
+def test_a_mistake_in_a_listener_names_it(text: str, said: str) -> None:
+    assert said in refusal(f"listeners: {text}")
+
+
+def test_a_port_beside_listeners_has_no_effect_and_that_is_said() -> None:
+    found = from_yaml("http: {port: 7}\nlisteners: [{port: 8}]")
+    assert found.warnings == ["http.port has no effect: listeners say where the server listens (file c.yml)"]
+
+
+PROXY = {
+    "REGISTRY_PROXY_REMOTEURL": "https://registry-1.docker.io",
+    "REGISTRY_PROXY_USERNAME": "me",
+    "REGISTRY_PROXY_PASSWORD": "hush",
+}
+PUSHES = (
+    "unlike Distribution as a proxy, this registry also takes pushes, beside what it caches: registry.read_only or the "
+    "read_only of a listener refuses them (environment REGISTRY_PROXY_REMOTEURL)"
+)
+
+
+def test_distributions_proxy_is_one_upstream_for_everything_that_is_not_here() -> None:
+    found = load(None, PROXY | {"REGISTRY_PROXY_TTL": "0"})
+    proxy = found.settings.proxy
+    (upstream,) = proxy.upstreams
+    assert (upstream.name, upstream.url, proxy.default_upstream) == (
+        "docker.io",
+        PROXY["REGISTRY_PROXY_REMOTEURL"],
+        "docker.io",
+    )
+    assert upstream.aliases == ["index.docker.io", "registry-1.docker.io"]
+    assert upstream.credentials is not None
+    assert upstream.credentials.username == "me"
+    assert upstream.credentials.password == SecretStr("hush")
+    assert found.origins["proxy.upstreams"] == "environment REGISTRY_PROXY_REMOTEURL"
+    assert found.warnings == [PUSHES]
+
+
+def test_distributions_proxy_with_a_helper_and_a_secret_from_elsewhere() -> None:
+    Path("c.yml").write_text(
+        "version: 0.1\nproxy: {remoteurl: 'https://gcr.example:8443/p', ttl: 168h, "
+        "exec: {command: /bin/docker-credential-gcr, lifetime: 1h30m}}"
+    )
+    found = load(Path("c.yml"), {})
+    (upstream,) = found.settings.proxy.upstreams
+    assert (upstream.name, upstream.url) == ("gcr.example:8443", "https://gcr.example:8443/p")
+    assert upstream.credentials is not None
+    assert (upstream.credentials.helper, upstream.credentials.helper_lifetime) == ("gcr", 5400)
+    assert found.warnings[0].startswith("proxy.ttl has no effect here")
+    Path("c.yml").write_text("version: 0.1\nproxy: {remoteurl: 'http://127.0.0.1:5001', username: me, password: old}")
+    found = load(Path("c.yml"), {"REGISTRY_PROXY_PASSWORD": "new"})
+    credentials = found.settings.proxy.upstreams[0].credentials
+    assert credentials is not None
+    assert (credentials.username, credentials.password) == ("me", SecretStr("new"))
+
+
+def test_pushes_beside_distributions_proxy_are_warned_of_only_where_they_are_taken() -> None:
+    assert load(None, PROXY | {"REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED": "true"}).warnings == []
+    assert load(None, PROXY | {"EDGE_REGISTRY_REGISTRY__READ_ONLY": "true"}).warnings == []
+    assert load(None, PROXY | {"EDGE_REGISTRY_LISTENERS": "[{port: 1, read_only: true}, {port: 2}]"}).warnings == []
+    assert load(None, {"REGISTRY_PROXY_USERNAME": "me"}).warnings == [
+        "REGISTRY_PROXY_USERNAME has no effect without proxy.remoteurl (environment REGISTRY_PROXY_USERNAME)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"REGISTRY_PROXY_REMOTEURL": "docker.io"}, "REGISTRY_PROXY_REMOTEURL: must be a URL with http or https"),
+        ({"REGISTRY_PROXY_REMOTEURL": "https://x:hush"}, "REGISTRY_PROXY_REMOTEURL: must be a URL with http or https"),
+        ({"REGISTRY_PROXY_REMOTEURL": "https://me:hush@x"}, "proxy.upstreams.0.url: must hold no user, password"),
+        (
+            {**PROXY, "REGISTRY_PROXY_USERNAME": ""},
+            "proxy.upstreams.0.credentials: username and a password go together",
+        ),
+        ({**PROXY, "REGISTRY_PROXY_EXEC_COMMAND": "cat hush"}, "must be a program called docker-credential-..."),
+    ],
+)
+def test_a_mistake_in_distributions_proxy_is_one_line_without_secrets(environ: dict[str, str], said: str) -> None:
+    message = refusal(**environ)
+    assert said in message
+    assert "hush" not in message
+    assert "\n" not in message

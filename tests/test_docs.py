@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
-from app import configuration
+from app import fields
 from app.cli import command
 from app.settings import Settings
 
@@ -28,13 +28,11 @@ PAGES: Final = sorted(
 ROOMS: Final = [ROOT / "app", *sorted(path.parent for path in ROOT.glob("app/*/__init__.py"))]
 
 
-def settings(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Dotted key, default and description of every setting."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from settings(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field.default, field.description or ""
+def settings() -> Iterator[tuple[str, Any, str]]:
+    """Dotted key, default as people write it, and description of every setting."""
+    for key, field in fields.described(Settings):
+        default = field.get_default(call_default_factory=True)
+        yield key, fields.readable(default, field), field.description or ""
 
 
 def commands(found: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -57,11 +55,15 @@ def commands_table() -> str:
 
 
 def _shown(default: Any) -> str:
+    if default is PydanticUndefined:
+        return "required"
     if default is None:
         return "unset"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
-    return "empty" if default == [] else f"`{default}`"
+    if isinstance(default, list):
+        return ", ".join(f"`{part}`" for part in default) or "empty"
+    return f"`{default}`"
 
 
 def _cell(text: str) -> str:
@@ -92,7 +94,11 @@ def test_the_readme_lists_every_setting_and_every_command_as_they_are() -> None:
 
 def test_every_setting_says_what_it_is_and_can_be_set() -> None:
     found = list(settings())
-    assert {key for key, _, _ in found} == set(configuration.values(Settings()))
+    whole = {key for key, _, _ in found if "[]" not in key}
+    assert whole == {leaf.key for leaf in fields.leaves(Settings())} == set(fields.roots(Settings))
+    assert {"proxy.upstreams[].url", "proxy.upstreams[].credentials.password", "listeners[].port"} <= {
+        key for key, _, _ in found
+    }
     assert [key for key, _, text in found if not text] == []
 
 

@@ -1,7 +1,8 @@
 """`edge-registry config`: what is configured, and where it came from."""
 
 import json
-import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +12,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app import configuration
+from app import configuration, fields
 from app.cli import options, output
 from app.errors import StartError
+from app.mistakes import redacted
+from app.settings import Settings
 
 commands = typer.Typer(help="Looks at the configuration.")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting: `value` is fit for JSON and for other people's eyes, `text` is how people write it."""
+
+    key: str
+    value: Any
+    text: str
+    origin: str
 
 
 @commands.callback()
@@ -39,28 +52,35 @@ def show(
         settings = configuration.resolve(settings)
     except StartError as error:
         refusal = error
-    rows = {key: (_plain(value), found.origins[key]) for key, value in configuration.values(settings).items()}
+    rows = list(_rows(settings, found.origins))
     if as_json:
-        output.say(
-            json.dumps({key: {"value": value, "origin": origin} for key, (value, origin) in rows.items()}, indent=2)
-        )
+        output.say(json.dumps({row.key: {"value": row.value, "origin": row.origin} for row in rows}, indent=2))
     else:
         _print(rows)
     if refusal is not None:
         raise refusal
 
 
-def _print(rows: dict[str, tuple[Any, str]]) -> None:
+def _rows(settings: Settings, origins: dict[str, str]) -> Iterable[Row]:
+    """Every setting; what stands in a list of mappings comes from where the list does, unless it is a default."""
+    for leaf in fields.leaves(settings):
+        whole = leaf.key == leaf.root
+        origin = origins[leaf.root] if whole or leaf.given else "default"
+        value = _plain(leaf.value)
+        yield Row(leaf.key, value, json.dumps(_plain(fields.readable(leaf.value, leaf.field))), origin)
+
+
+def _print(rows: list[Row]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        for key, (value, origin) in rows.items():
-            output.say(f"{key} = {json.dumps(value)}  # {origin}")
+        for row in rows:
+            output.say(f"{row.key} = {row.text}  # {row.origin}")
         return
     table = Table(box=None, pad_edge=False)
     for title in ("key", "value", "from"):
         table.add_column(title, overflow="fold")
-    for key, (value, origin) in rows.items():
-        table.add_row(key, Text(json.dumps(value)), Text(origin, style="dim" if origin == "default" else "green"))
+    for row in rows:
+        table.add_row(row.key, Text(row.text), Text(row.origin, style="dim" if row.origin == "default" else "green"))
     console.print(table)
 
 
@@ -72,4 +92,4 @@ def _plain(value: Any) -> Any:
         return [_plain(part) for part in value]
     if isinstance(value, Path):
         return str(value)
-    return re.sub(r"//[^/@\s]+@", "//****@", value) if isinstance(value, str) else value
+    return redacted(value) if isinstance(value, str) else value

@@ -1,7 +1,7 @@
 """`edge-registry serve`: starts the server and says what to paste next."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -12,10 +12,13 @@ from rich.text import Text
 
 from app.cli import options
 from app.configuration import is_loopback, resolve
-from app.settings import Settings
+from app.settings import Listener, Settings
 
 Line = tuple[str, str]
 """What a line is (`title`, `text`, `command`, `warning`) and what it says."""
+
+Door = tuple[str, Listener]
+"""A listener and its URL."""
 
 _STYLES = {"title": "bold green", "text": "", "command": "cyan", "warning": "bold yellow"}
 
@@ -60,12 +63,13 @@ def serve(
     run(settings, announce=announcer(settings))
 
 
-def announcer(settings: Settings) -> Callable[[str], None]:
-    """What the server calls with its URL once it listens: prints `lines` on stderr, in colours on a terminal."""
+def announcer(settings: Settings) -> Callable[[list[str]], None]:
+    """What the server calls with the URLs of its listeners once it listens: prints `lines` on stderr, in colours on a
+    terminal."""
 
-    def announce(url: str) -> None:
+    def announce(urls: list[str]) -> None:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
-        for kind, text in lines(url, settings):
+        for kind, text in lines(urls, settings):
             if console.is_terminal:
                 console.print(Text(text, style=_STYLES[kind]))
             else:
@@ -75,42 +79,98 @@ def announcer(settings: Settings) -> Callable[[str], None]:
     return announce
 
 
-def lines(url: str, settings: Settings) -> Iterator[Line]:
-    """The words of the announcement, for a server that listens at `url`."""
-    base = (settings.http.public_url or _reachable(url)).rstrip("/")
-    name = urlsplit(base).netloc
-    yield "title", f"Edge Registry listens on {url}"
+def lines(urls: Sequence[str], settings: Settings) -> Iterator[Line]:
+    """The words of the announcement, for a server whose listeners are at `urls`, in their order."""
+    doors = list(zip(urls, settings.listening(), strict=True))
+    # People paste what works: a push where pushes are taken, by somebody who may; a pull where anybody gets most.
+    push = next((door for door in doors if not door[1].read_only and _admits_pushes(door[1], settings)), None)
+    base = _base((push or doors[0])[0], settings)
+    yield from _titles(doors, settings)
     yield "text", f"  data  {_place(settings)}"
     yield "text", f"  API   {base}/docs"
+    if settings.proxy.upstreams:
+        yield "text", f"  upstreams  {', '.join(upstream.name for upstream in settings.proxy.upstreams)}"
     yield "text", ""
-    if settings.auth.htpasswd is not None:
-        yield "command", f"  docker login {name}"
-    yield "command", f"  docker tag alpine {name}/library/alpine"
-    yield "command", f"  docker push {name}/library/alpine"
-    yield "command", f"  docker pull {name}/library/alpine"
+    yield from _commands(base, push[1] if push else None, settings)
     yield "text", ""
-    yield from _cautions(url, settings)
+    for url, listener in doors:
+        place = f" at {url}" if len(doors) > 1 else ""
+        yield from _cautions(url, place, listener, settings)
+    if settings.storage.driver == "memory":
+        yield "warning", "Everything is in memory and gone when the server stops."
 
 
-def _cautions(url: str, settings: Settings) -> Iterator[Line]:
-    open_to = "everybody on this machine" if is_loopback(settings.http.host or "") else "everybody who can reach it"
-    if settings.auth.anonymous == "push":
+def _titles(doors: list[Door], settings: Settings) -> Iterator[Line]:
+    if len(doors) == 1 and not settings.listeners:
+        yield "title", f"Edge Registry listens on {doors[0][0]}"
+        return
+    yield "title", "Edge Registry listens on"
+    width = max(len(url) for url, _ in doors)
+    for url, listener in doors:
+        yield "title", f"  {url:<{width}}  {_nature(listener, settings)}"
+
+
+def _nature(listener: Listener, settings: Settings) -> str:
+    """What a listener is, in a few words: `caching docker.io, read-only, no password`."""
+    words = [f"caching {listener.default_upstream}"] if listener.default_upstream else []
+    if settings.proxy.upstreams and not words:
+        words = ["caching"]
+    words.append("read-only" if listener.read_only else "read and write")
+    if listener.anonymous == "push" or (listener.anonymous == "pull" and (listener.open_door or listener.read_only)):
+        words.append("no password")
+    elif listener.anonymous == "pull":
+        words.append("password to push")
+    else:
+        words.append("password")
+    return ", ".join(words)
+
+
+def _admits_pushes(listener: Listener, settings: Settings) -> bool:
+    """Whether there is anybody who may push here."""
+    return listener.anonymous == "push" or (settings.auth.htpasswd is not None and not listener.open_door)
+
+
+def _commands(base: str, push: Listener | None, settings: Settings) -> Iterator[Line]:
+    """What to paste: a login, a push and a pull where pushes are taken, else a pull from an upstream."""
+    name = urlsplit(base).netloc
+    if push is not None:
+        if settings.auth.htpasswd is not None and not push.open_door:
+            yield "command", f"  docker login {name}"
+        yield "command", f"  docker tag alpine {name}/library/alpine"
+        yield "command", f"  docker push {name}/library/alpine"
+    if push is not None or not settings.proxy.upstreams:
+        yield "command", f"  docker pull {name}/library/alpine"
+    if settings.proxy.upstreams:
+        first = settings.proxy.upstreams[0].name
+        path = "library/alpine" if first == "docker.io" else "PROJECT/IMAGE"
+        yield "command", f"  docker pull {name}/{first}/{path}"
+
+
+def _cautions(url: str, place: str, listener: Listener, settings: Settings) -> Iterator[Line]:
+    """What is worth knowing about one listener; `place` names it where there are more."""
+    open_to = "everybody on this machine" if is_loopback(listener.host) else "everybody who can reach it"
+    if listener.anonymous == "push" and listener.read_only:
+        yield "text", f"Without a password{place} {open_to} may pull."
+    elif listener.anonymous == "push":
         yield (
             "warning",
-            f"No password is asked: {open_to} may push, pull and delete. `edge-registry user add NAME` ends that.",
+            f"No password is asked{place}: {open_to} may push, pull and delete. `edge-registry user add NAME` "
+            f"{'and another `anonymous` end' if listener.open_door else 'ends'} that.",
         )
-    elif settings.auth.anonymous == "pull":
-        yield "text", f"Without a password {open_to} may pull."
+    elif listener.anonymous == "pull":
+        yield "text", f"Without a password{place} {open_to} may pull."
     elif settings.auth.htpasswd is None:
         yield (
             "warning",
-            "There are no users and nobody may come without one: add one with `edge-registry user add NAME`.",
+            f"There are no users and nobody may come{place} without one: add one with `edge-registry user add NAME`.",
         )
     plain = urlsplit(settings.http.public_url or url).scheme == "http"
-    if plain and not is_loopback(settings.http.host or ""):
-        yield "text", "Docker on other machines wants TLS: see `edge-registry setup certs`."
-    if settings.storage.driver == "memory":
-        yield "warning", "Everything is in memory and gone when the server stops."
+    if plain and not is_loopback(listener.host):
+        yield "text", f"Docker on other machines wants TLS{place}: see `edge-registry setup certs`."
+
+
+def _base(url: str, settings: Settings) -> str:
+    return (settings.http.public_url or _reachable(url)).rstrip("/")
 
 
 def _reachable(url: str) -> str:

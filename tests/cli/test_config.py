@@ -53,8 +53,37 @@ def test_config_show_fails_where_serve_would(edge: Edge) -> None:
 
 
 def test_warnings_come_on_stderr_and_leave_the_json_whole(edge: Edge) -> None:
-    ended = edge("config", "show", "--json", REGISTRY_PROXY_REMOTEURL="https://example.com")
+    ended = edge("config", "show", "--json", REGISTRY_NOTIFICATIONS_ENDPOINTS="[]")
     assert json.loads(ended.stdout)
     assert ended.stderr == (
-        "edge-registry: warning: REGISTRY_PROXY_REMOTEURL has no effect here (environment REGISTRY_PROXY_REMOTEURL)\n"
+        "edge-registry: warning: REGISTRY_NOTIFICATIONS_ENDPOINTS has no effect here "
+        "(environment REGISTRY_NOTIFICATIONS_ENDPOINTS)\n"
     )
+
+
+UPSTREAM = """
+proxy:
+  upstreams:
+    - name: docker.io
+      url: https://hub.example
+      tag_ttl: 90m
+      credentials: {username: me, password: hush-hush}
+"""
+
+
+def test_config_show_prints_lists_of_mappings_key_by_key_without_their_secrets(edge: Edge, tmp_path: Path) -> None:
+    (tmp_path / "c.yml").write_text(UPSTREAM)
+    lines = edge("config", "show", "--config", "c.yml").stdout.splitlines()
+    for line in (
+        'proxy.upstreams.0.url = "https://hub.example"  # file c.yml',
+        'proxy.upstreams.0.tag_ttl = "1h30m"  # file c.yml',
+        'proxy.upstreams.0.credentials.password = "****"  # file c.yml',
+        'proxy.upstreams.0.stale.missing_for = "1h"  # default',
+        'proxy.spool.max_bytes = "20GiB"  # default',
+        "listeners = []  # default",
+    ):
+        assert line in lines
+    assert not any("hush" in line for line in lines)
+    shown = json.loads(edge("config", "show", "--json", EDGE_REGISTRY_CONFIG="c.yml").stdout)
+    assert shown["proxy.upstreams.0.tag_ttl"] == {"value": 5400, "origin": "file c.yml"}
+    assert "proxy.upstreams" not in shown

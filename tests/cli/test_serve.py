@@ -14,11 +14,15 @@ from app.cli.serve import lines
 from app.configuration import resolve
 from app.settings import Settings
 from tests.cli.conftest import Edge, environment
-from tests.services.minio import MinioServer
+from tests.services.minio import MinioServer, free_port
 
 
 def said(url: str, **sections: Any) -> str:
-    return "\n".join(text for _, text in lines(url, resolve(Settings.model_validate(sections))))
+    return announced([url], **sections)
+
+
+def announced(urls: list[str], **sections: Any) -> str:
+    return "\n".join(text for _, text in lines(urls, resolve(Settings.model_validate(sections))))
 
 
 def test_an_open_registry_says_so_and_shows_what_to_paste() -> None:
@@ -57,20 +61,51 @@ def test_memory_warns_that_nothing_stays() -> None:
     assert "gone when the server stops" in said("http://127.0.0.1:5045", storage={"driver": "memory"})
 
 
+TWO = [
+    {"port": 32000, "host": "0.0.0.0", "read_only": True, "anonymous": "pull"},
+    {"port": 32001, "host": "0.0.0.0", "default_upstream": ""},
+]
+UPSTREAMS = [{"name": "docker.io", "url": "https://hub.example"}, {"name": "quay.io", "url": "https://quay.io"}]
+
+
+def test_each_listener_is_said_with_what_it_is() -> None:
+    proxy = {"upstreams": UPSTREAMS, "default_upstream": "docker.io"}
+    urls = ["http://0.0.0.0:32000", "http://0.0.0.0:32001"]
+    text = announced(urls, proxy=proxy, listeners=TWO, auth={"htpasswd": "users"})
+    assert text.startswith(
+        "Edge Registry listens on\n"
+        "  http://0.0.0.0:32000  caching docker.io, read-only, no password\n"
+        "  http://0.0.0.0:32001  caching, read and write, password\n"
+    )
+    assert "upstreams  docker.io, quay.io\n" in text
+    assert "docker login localhost:32001" in text
+    assert "docker push localhost:32001/library/alpine" in text
+    assert "docker pull localhost:32001/docker.io/library/alpine" in text
+    assert "Without a password at http://0.0.0.0:32000 everybody who can reach it may pull." in text
+    assert "No password is asked" not in text
+
+
+def test_a_cache_that_takes_no_pushes_shows_none() -> None:
+    text = announced(["http://127.0.0.1:1"], proxy={"upstreams": UPSTREAMS[1:]}, listeners=[TWO[0] | {"port": 1}])
+    assert "docker push" not in text
+    assert "docker login" not in text
+    assert "docker pull localhost:1/quay.io/PROJECT/IMAGE" in text
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_serve_prints_what_to_paste_listens_and_ends_quietly(tmp_path: Path, end: signal.Signals) -> None:
     command = [sys.executable, "-m", "app", "serve", "--port", "0", "--root", "data"]
     with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        announced = list(itertools.takewhile(lambda line: "No password is asked" not in line, process.stderr))
-        found = re.search(r"listens on (http://127\.0\.0\.1:\d+)\n", "".join(announced))
-        assert found is not None, announced
+        first = list(itertools.takewhile(lambda line: "No password is asked" not in line, process.stderr))
+        found = re.search(r"listens on (http://127\.0\.0\.1:\d+)\n", "".join(first))
+        assert found is not None, first
         with urllib.request.urlopen(f"{found[1]}/livez", timeout=10) as answer:
             assert answer.status == 200
         process.send_signal(end)
         rest = process.stderr.read()
         assert process.wait(30) in (0, 130, -signal.SIGTERM)
-    assert f"  data  the folder {tmp_path / 'data'}\n" in announced
+    assert f"  data  the folder {tmp_path / 'data'}\n" in first
     assert "Traceback" not in rest
     assert "Aborted" not in rest
 
@@ -102,3 +137,11 @@ def test_a_wrong_key_and_a_missing_bucket_are_one_line(edge: Edge, minio: MinioS
     refused = edge("serve", "--port", "0", **environ, **{f"{prefix}SECRET_KEY": "not-the-secret"})
     assert refused.status == 2
     assert "not-the-secret" not in refused.complaint
+
+
+def test_a_listener_that_cannot_be_is_named(edge: Edge) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = edge("serve", EDGE_REGISTRY_LISTENERS=f"[{{port: {free_port()}}}, {{port: {port}}}]")
+    assert ended.status == 2
+    assert ended.complaint.startswith(f"cannot listen on 127.0.0.1:{port} (listeners.1): ")
