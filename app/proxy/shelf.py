@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Final
@@ -36,7 +37,11 @@ class Shelf:
     """How many manifests name a digest."""
 
     def place(self, listed: Listed) -> None:
-        """Takes one key of this repository."""
+        """Takes one key of this repository; one that is not of the registry's making is passed over."""
+        with suppress(ValueError, IndexError):
+            self._place(listed)
+
+    def _place(self, listed: Listed) -> None:
         kind, _, rest = listed.key[len(_ROOT) + len(self.name) + 2 :].partition("/")
         if kind == "blobs":
             self.links.setdefault(_digest(rest), []).append((keys.copy_of(listed.key), listed.modified))
@@ -83,7 +88,12 @@ class Shelf:
                 body = (await bucket.driver.get(key)).data
             except NotFound:
                 return []
-            return [json.loads(body).get("by")] if body else []
+            if not body:
+                return []
+            try:
+                return [json.loads(body).get("by")]
+            except (ValueError, AttributeError):
+                return [""]  # not the proxy's writing
 
         return {by for answer in await side_by_side(writer, self.tags) for by in answer}
 
@@ -164,6 +174,8 @@ async def shelves(driver: Driver, prefix: str) -> AsyncIterator[Shelf]:
         page = await driver.list(folder, after=after)
         for listed in page.entries:
             name = Name(listed.key[len(_ROOT) :].partition("/_")[0])
+            if name == prefix:
+                continue  # somebody's own repository of that name
             if shelf is None or shelf.name != name:
                 if shelf is not None:
                     yield shelf
