@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from app import fields, quantities
 from app.configuration import Configuration, load, resolve
 from app.errors import StartError
 from app.settings import Listener, Settings
@@ -539,3 +540,23 @@ def test_a_mistake_in_distributions_proxy_is_one_line_without_secrets(environ: d
     assert said in message
     assert "hush" not in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("proxy.negative_ttl", 0, "0s"),
+        ("proxy.negative_ttl", 0.25, "0.25s"),
+        ("proxy.negative_ttl", 90061.5, "1d1h1m1.5s"),
+        ("proxy.spool.max_bytes", 20 << 30, "20GiB"),
+        ("proxy.spool.max_bytes", 1536 << 20, "1536MiB"),
+        ("proxy.spool.max_bytes", 1_500_001, "1500001B"),
+    ],
+)
+def test_quantities_are_shown_as_they_may_be_written(key: str, value: float, text: str) -> None:
+    assert fields.readable(value, fields.roots(Settings)[key]) == text
+    assert (quantities.size if text.endswith("B") else quantities.seconds)(text) == value
+
+
+def test_a_port_is_no_quantity() -> None:
+    assert fields.readable(5045, fields.roots(Settings)["http.port"]) == 5045

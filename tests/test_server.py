@@ -1,5 +1,6 @@
 """The process: how it drains, serves with workers, times out, speaks TLS, and what it logs."""
 
+import asyncio
 import hashlib
 import http.client
 import json
@@ -15,6 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from app.api.exchange import Receive, Scope, Send
+from app.configuration import resolve
+from app.main import Service, open_service
+from app.protocol import guarded
+from app.server import _config, _listen, _Server
+from app.settings import Listener, Settings
+from app.telemetry.logs import open_log
+from tests.services.minio import free_port
 from tests.services.registry import (
     CHECKOUT,
     PROGRAM,
@@ -284,3 +293,143 @@ def test_one_request_too_many_is_told_to_come_back(start: Start) -> None:
         assert answer.headers["retry-after"]
         assert answer.json()["errors"][0]["code"] == "UNAVAILABLE"
         assert status(server, "/livez") == 200
+
+
+def ports(count: int) -> list[int]:
+    """Free ports, all different."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return sorted(found)
+
+
+def asked(port: int, path: str, ca: Path | None = None, host: str = "127.0.0.1") -> int:
+    """The status of a GET, over TLS where `ca` is given; 0 where nobody answers."""
+    context = ssl.create_default_context(cafile=ca) if ca else None
+    connection = (
+        http.client.HTTPSConnection(host, port, timeout=10, context=context)
+        if context
+        else http.client.HTTPConnection(host, port, timeout=10)
+    )
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+class Listening:
+    """A registry with listeners: its own port comes first, with TLS where `tls`; `others` follow as they are."""
+
+    def __init__(self, folder: Path, *others: dict[str, object], tls: bool = False, **settings: str) -> None:
+        self.server = RegistryServer(folder, filesystem_store(folder / "data"), tls=tls, settings=settings)
+        listeners = [{"port": self.server.port}, *others]
+        self.server._environment |= {
+            "EDGE_REGISTRY_LISTENERS": json.dumps(listeners),
+            "EDGE_REGISTRY_AUTH__ANONYMOUS": "push",
+            "EDGE_REGISTRY_LOG__FORMAT": "json",
+        }
+        del self.server._environment[f"{HTTP}PORT"]
+
+    def __enter__(self) -> RegistryServer:
+        return self.server.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.server.kill()
+
+
+def test_listeners_with_and_without_tls_serve_one_store_and_are_announced_together(tmp_path: Path) -> None:
+    (plain,) = ports(1)
+    with Listening(tmp_path, {"port": plain, "tls": False, "read_only": True}, tls=True) as server:
+        assert server.request("POST", f"/v2/app/blobs/uploads/?digest={DIGEST}", body=DATA).status == 201
+        assert asked(plain, f"/v2/app/blobs/{DIGEST}") == 200
+        assert asked(server.port, f"/v2/app/blobs/{DIGEST}", server.ca) == 200
+        assert asked(server.port, "/v2/") == 0
+        assert asked(plain, "/v2/", server.ca) == 0
+        assert server.read_log().count("Edge Registry listens on\n") == 1
+        assert f"  https://127.0.0.1:{server.port}  read and write, no password\n" in server.read_log()
+        assert f"  http://127.0.0.1:{plain}   read-only, no password\n" in server.read_log()
+        assert server.stop() in (0, -signal.SIGTERM)
+        assert "Traceback" not in server.read_log()
+
+
+def test_all_listeners_drain_and_end_together(tmp_path: Path) -> None:
+    (other,) = ports(1)
+    drain = {f"{HTTP}DRAIN_DELAY": "1.5", f"{HTTP}DRAIN_TIMEOUT": "20"}
+    with Listening(tmp_path, {"port": other}, **drain) as server:
+        push = http.client.HTTPConnection("127.0.0.1", other, timeout=30)
+        push.putrequest("POST", f"/v2/app/blobs/uploads/?digest={DIGEST}")
+        push.putheader("Content-Length", str(len(DATA)))
+        push.endheaders(DATA[:100])
+        os.kill(server.pid, signal.SIGTERM)
+        until(lambda: asked(other, "/readyz") == 503 == asked(server.port, "/readyz"), "readiness never failed", 1.4)
+        assert asked(other, "/v2/") == 200 == asked(server.port, "/v2/")
+        until(lambda: asked(other, "/livez") == 0 == asked(server.port, "/livez"), "a listener still listens")
+        push.send(DATA[100:])
+        assert push.getresponse().status == 201
+        push.close()
+        assert server.stop() in (0, -signal.SIGTERM)
+        assert "Traceback" not in server.read_log()
+
+
+def test_the_limit_of_connections_counts_those_of_all_listeners(tmp_path: Path) -> None:
+    (other,) = ports(1)
+    with Listening(tmp_path, {"port": other}, **{f"{HTTP}CONNECTIONS": "2"}) as server, ExitStack() as stack:
+        held = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for port in (server.port, other)]
+        for one in held:
+            one.sendall(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert one.recv(1000).startswith(b"HTTP/1.1 200")
+        assert asked(other, "/livez") == 0
+        assert asked(server.port, "/livez") == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
+def test_workers_share_all_listeners(tmp_path: Path) -> None:
+    (other,) = ports(1)
+    with Listening(tmp_path, {"port": other}, **{f"{HTTP}WORKERS": "2"}) as server:
+        until(lambda: len(workers_of(server)) == 2, "two workers never ran")
+        for port in (server.port, other):
+            assert asked(port, "/v2/") == 200
+        victim = min(workers_of(server))
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: len(workers_of(server) - {victim}) == 2, "the dead worker was not replaced")
+        for port in (server.port, other):
+            assert asked(port, "/v2/") == 200
+        assert server.stop() == 0
+
+
+async def test_each_request_is_told_its_listener_even_where_two_share_a_port(tmp_path: Path) -> None:
+    (port,) = ports(1)
+    given = [{"port": port}, {"port": port, "host": "127.0.0.2", "read_only": True}]
+    store = {"driver": "filesystem", "filesystem": {"root": tmp_path}}
+    settings, sockets = _listen(resolve(Settings.model_validate({"listeners": given, "storage": store})))
+    listening, log = asyncio.Event(), open_log("error", "json")
+    async with open_service(settings, log) as service:
+        told = Told(service)
+        configs = [_config(settings.http, told.on(one), guarded(30, 100), None) for one in settings.listening()]
+        server = _Server(configs, service, settings.http, listening.set)
+        running = asyncio.ensure_future(server.serve(sockets))
+        await listening.wait()
+        for host in ("127.0.0.1", "127.0.0.2", "127.0.0.1"):
+            assert await asyncio.to_thread(asked, port, "/v2/", None, host) == 200
+        server.should_exit = True
+        await running
+    assert [(one.key, one.host) for one in told.by] == [
+        ("listeners.0", "127.0.0.1"),
+        ("listeners.1", "127.0.0.2"),
+        ("listeners.0", "127.0.0.1"),
+    ]
+
+
+class Told(Service):
+    """A service that remembers what it was told about where its requests came from."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service._v2, service._site, service.readiness)
+        self.by: list[Listener] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.by.append(scope["state"]["listener"])
+        await super().__call__(scope, receive, send)

@@ -89,7 +89,7 @@ def lines(urls: Sequence[str], settings: Settings) -> Iterator[Line]:
     yield "text", f"  data  {_place(settings)}"
     yield "text", f"  API   {base}/docs"
     if settings.proxy.upstreams:
-        yield "text", f"  upstreams  {', '.join(upstream.name for upstream in settings.proxy.upstreams)}"
+        yield "text", f"  upstreams  {', '.join(_upstreams(settings))}"
     yield "text", ""
     yield from _commands(base, push[1] if push else None, settings)
     yield "text", ""
@@ -98,6 +98,12 @@ def lines(urls: Sequence[str], settings: Settings) -> Iterator[Line]:
         yield from _cautions(url, place, listener, settings)
     if settings.storage.driver == "memory":
         yield "warning", "Everything is in memory and gone when the server stops."
+
+
+def _upstreams(settings: Settings) -> Iterator[str]:
+    for upstream in settings.proxy.upstreams:
+        plain = settings.proxy.default_upstream in (upstream.name, *upstream.aliases)
+        yield f"{upstream.name} (also for plain names)" if plain else upstream.name
 
 
 def _titles(doors: list[Door], settings: Settings) -> Iterator[Line]:

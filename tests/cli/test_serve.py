@@ -77,7 +77,7 @@ def test_each_listener_is_said_with_what_it_is() -> None:
         "  http://0.0.0.0:32000  caching docker.io, read-only, no password\n"
         "  http://0.0.0.0:32001  caching, read and write, password\n"
     )
-    assert "upstreams  docker.io, quay.io\n" in text
+    assert "upstreams  docker.io (also for plain names), quay.io\n" in text
     assert "docker login localhost:32001" in text
     assert "docker push localhost:32001/library/alpine" in text
     assert "docker pull localhost:32001/docker.io/library/alpine" in text
