@@ -70,8 +70,8 @@ class KeyFile:
 
     def _credentials(self, info: dict[str, Any]) -> Any:
         """google-auth's object for the file; nothing is dialled."""
-        _check_addresses(info)
         try:
+            _check_addresses(info)
             if info.get("type") == "service_account":
                 module: Any = importlib.import_module("google.oauth2.service_account")
                 return module.Credentials.from_service_account_info(info, scopes=[_SCOPE])
