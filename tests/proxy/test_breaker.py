@@ -197,7 +197,7 @@ async def test_a_watch_that_is_cancelled_leaves_it_open() -> None:
         breaker.admit()
 
 
-async def test_nothing_is_probed_once_a_late_answer_closed_it() -> None:
+async def test_nothing_is_probed_once_a_late_answer_closed_it_nor_too_soon_when_it_opens_again() -> None:
     breaker, changes = opened(first_pause=60, longest_pause=60)
     asked = asyncio.Event()
 
@@ -211,6 +211,10 @@ async def test_nothing_is_probed_once_a_late_answer_closed_it() -> None:
             await asyncio.sleep(0)
         assert not asked.is_set()
         assert changes.states == ["open", "closed"]
+        breaker.failed(Unreachable("docker.io: no route"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not asked.is_set()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (185, "3 m"), (7300, "2 h"), (2e5, "2 d")])

@@ -71,6 +71,34 @@ async def test_a_caller_that_fails_and_asks_again_at_once_gets_a_new_run() -> No
     assert await asyncio.gather(*(stubborn() for _ in range(3))) == [2, 2, 2]
 
 
+async def test_who_comes_in_the_moment_a_run_ends_begins_one_that_others_share() -> None:
+    flights: Flights[str, int] = Flights()
+    ending, go = asyncio.Event(), asyncio.Event()
+    runs = 0
+
+    async def work() -> int:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            ending.set()  # wakes `late` after this run has ended and before its callbacks
+        else:
+            await go.wait()
+        return runs
+
+    async def late() -> int:
+        await ending.wait()
+        return await flights.join("a", work)
+
+    second = asyncio.create_task(late())
+    await asyncio.sleep(0)
+    assert await flights.join("a", work) == 1
+    third = asyncio.create_task(flights.join("a", work))
+    await asyncio.sleep(0)
+    go.set()
+    assert (await second, await third) == (2, 2)
+    assert runs == 2
+
+
 async def test_the_run_goes_on_when_callers_leave() -> None:
     flights: Flights[str, int] = Flights()
     work = Work()
@@ -95,9 +123,10 @@ async def test_a_failure_that_nobody_waits_for_is_no_complaint_of_asyncio() -> N
     with suppress(asyncio.CancelledError):
         await caller
     work.go.set()
-    while not work.ended:
+    for _ in range(10):
         await asyncio.sleep(0)
-    await flights.close()
+    assert work.ended == 1
+    del caller  # its traceback holds the run
     gc.collect()
     assert complaints == []
 

@@ -176,6 +176,19 @@ async def test_a_lease_that_was_deleted_is_written_again() -> None:
         assert not held.lost.is_set()
 
 
+async def test_a_renewal_that_was_applied_late_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = MemoryDriver()
+    held = mine(await Leases(driver, supported=True).take(KEY, {"at": "one"}))
+
+    async def late(key: str, data: bytes, *, condition: Condition | None = None, fence: Fence | None = None) -> None:
+        await MemoryDriver.put(driver, key, held.body())  # an earlier attempt, whose answer never came
+        await MemoryDriver.put(driver, key, data, condition=condition, fence=fence)
+
+    monkeypatch.setattr(driver, "put", late)
+    await held._renew(driver)
+    assert not held.lost.is_set()
+
+
 async def test_an_outage_of_the_store_loses_no_lease_and_ends_no_work() -> None:
     driver = Watched()
     async with mine(await Leases(driver, supported=True, life=SOON).take(KEY, {"at": "one"})) as held:
