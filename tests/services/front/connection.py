@@ -141,8 +141,8 @@ class Connection:
             answer.put("Connection", "close")
         request.status = reply.status
         body = b"" if request.method == "HEAD" else reply.body
-        await self._line.write(answer.encode() + body)
         request.sent += len(body)
+        await self._line.write(answer.encode() + body)
         return not waits
 
     async def _pass_on(self, head: Head, request: Request, fault: Fault, extra: dict[str, str]) -> bool:

@@ -25,6 +25,7 @@ class Request:
     sent: int = 0
     """Bytes of the body that went out so far."""
     ended: float | None = None
+    """Set, like `whole`, a moment after the last byte went out: wait for it with `Front.wait_until`."""
     whole: bool = False
     """Whether the answer went out to its end."""
 

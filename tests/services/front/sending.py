@@ -21,7 +21,8 @@ class Line:
     ) -> None:
         self.reader, self.writer = reader, writer
         self._gate, self._shared = gate, shared
-        writer.transport.set_write_buffer_limits(high=0)  # what is counted as sent is in the kernel
+        # What is counted as sent is in the kernel. With a limit of 0, asyncio's TLS would wait for ever.
+        writer.transport.set_write_buffer_limits(high=1, low=0)
 
     async def write(self, data: bytes | memoryview) -> None:
         """Sends what is no body."""
@@ -63,8 +64,9 @@ class Line:
                 size = min(len(view), own.piece, self._shared.piece, _ahead(fault, request.sent))
                 await own.take(size)
                 await self._shared.take(size)
+                await self._gate.wait()
+                request.sent += size  # before they go: whoever has them may look at once
                 await self.write(as_chunk(view[:size]) if chunked else view[:size])
-                request.sent += size
                 view = view[size:]
                 noted()
                 if fault.short == request.sent:

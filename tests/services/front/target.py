@@ -57,8 +57,10 @@ class Link:
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         target = self._scene.target
-        if self._streams is not None and (self._address != target.address or self._streams[0].at_eof()):
-            self.close()
+        if self._streams is not None:
+            reader, writer = self._streams
+            if self._address != target.address or reader.at_eof() or writer.is_closing():
+                self.close()
         if self._streams is None:
             self._address = target.address
             self._streams = await asyncio.open_connection(*target.address, ssl=target.context, limit=LIMIT)

@@ -71,18 +71,19 @@ async def read_head(reader: asyncio.StreamReader) -> Head | None:
     return Head(line, [(name.strip(), value.strip()) for name, _, value in pairs])
 
 
-async def read_body(reader: asyncio.StreamReader, head: Head, *, of_answer: bool) -> AsyncIterator[bytes]:
-    """The body that belongs to `head`, as it comes. Raises BrokenOff where it ends early."""
+def read_body(reader: asyncio.StreamReader, head: Head, *, of_answer: bool) -> AsyncIterator[bytes]:
+    """The body that belongs to `head` as it is now, as it comes. Raises BrokenOff where it ends early."""
     length = head.get("content-length")
     if head.chunked:
-        async for data in _read_chunks(reader):
-            yield data
-    elif length is not None:
-        async for data in _read_exactly(reader, int(length)):
-            yield data
-    elif of_answer:
-        while data := await reader.read(READ_SIZE):
-            yield data
+        return _read_chunks(reader)
+    if length is None and of_answer:
+        return _read_all(reader)
+    return _read_exactly(reader, int(length or 0))
+
+
+async def _read_all(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while data := await reader.read(READ_SIZE):
+        yield data
 
 
 async def _read_exactly(reader: asyncio.StreamReader, left: int) -> AsyncIterator[bytes]:
