@@ -55,7 +55,9 @@ def refusal(response: aiohttp.ClientResponse, body: bytes, name: str) -> Upstrea
         return Denied(f"{name} denies access ({status})")
     if status in (416, 511) or not 400 <= status < 600:
         return Portal(f"{name} answered {status}, which no registry should")
-    return Failing(f"{name} answered {status}", retry_after=after)
+    # nginx says so in HTML, with this status, once the handshake is over
+    hint = "; it wants a client certificate, or another one" if status == 400 and b"SSL certificate" in body else ""
+    return Failing(f"{name} answered {status}{hint}", retry_after=after)
 
 
 def counts(failure: UpstreamError, status: int) -> bool:

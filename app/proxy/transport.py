@@ -142,6 +142,8 @@ class Transport:
         for cause in _causes(exc):
             if isinstance(cause, AddressRefused):
                 return Portal(f"{where} has a private address, which is refused; see allow_private")
+            if isinstance(cause, aiohttp.ClientError):  # some are SSLErrors too, without what those say
+                continue
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return Unreachable(f"{where} cannot be trusted: its certificate {_fault(cause)}")
             if isinstance(cause, ssl.SSLError):
