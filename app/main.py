@@ -1,25 +1,33 @@
 """Wiring: builds the service from settings, innermost first, and takes it apart again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
 from app.api.description import Site
 from app.api.exchange import Pace, Receive, Scope, Send
 from app.api.health import Readiness, health
+from app.api.peer import PREFIX as PEER_PREFIX, PeerApi
 from app.api.v2 import V2, Rules
 from app.auth.access import Access
 from app.auth.authenticator import Authenticator
 from app.auth.users import Users
 from app.errors import StartError
+from app.proxy.leases import Leases
+from app.proxy.proxy import Proxy, open_proxy
 from app.registry.bucket import Bucket
 from app.registry.lifetimes import scaled
 from app.registry.registry import Registry
 from app.settings import Listener, Settings
 from app.telemetry.logs import Log
 from app.telemetry.metrics import Metrics
+from app.telemetry.upstreams import UpstreamMetrics
 from app.web.docs import docs
 from storage import Capabilities, Driver, StorageError
 from storage.filesystem import FilesystemDriver
@@ -32,35 +40,74 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Service:
-    """The ASGI application: `/v2` goes straight to the registry's API, everything else to FastAPI."""
+    """The ASGI application: `/v2` goes straight to the registry's API, other replicas to theirs, the rest to FastAPI."""
 
-    def __init__(self, v2: V2, site: FastAPI, readiness: Readiness) -> None:
-        self._v2 = v2
+    def __init__(self, doors: Mapping[str, V2], peers: PeerApi | None, site: FastAPI, readiness: Readiness) -> None:
+        """`doors` holds the API as each listener offers it, by the listener's key."""
+        self._doors = doors
+        self._first = next(iter(doors.values()))
+        self._peers = peers
         self._site = site
         self.readiness = readiness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (scope["path"].startswith("/v2/") or scope["path"] == "/v2"):
-            await self._v2(scope, receive, send)
-        else:
-            await self._site(scope, receive, send)
+        """As the first listener serves it."""
+        await self._serve(self._first, scope, receive, send)
 
     def on(self, listener: Listener) -> Application:
-        """The application as `listener` serves it: `scope["state"]["listener"]` is that listener."""
+        """The application as `listener` serves it."""
+        v2 = self._doors[listener.key]
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["state"]["listener"] = listener
-            await self(scope, receive, send)
+            await self._serve(v2, scope, receive, send)
 
         return application
+
+    async def _serve(self, v2: V2, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path.startswith("/v2/") or path == "/v2":
+            await v2(scope, receive, send)
+        elif self._peers is not None and path.startswith(PEER_PREFIX):
+            await self._peers(scope, receive, send)
+        else:
+            await self._site(scope, receive, send)
 
 
 @asynccontextmanager
 async def open_service(settings: Settings, log: Log) -> AsyncIterator[Service]:
     """The running service. Raises StartError, in one line, for what the operator must mend."""
     metrics = Metrics()
-    driver = Observed(open_driver(settings), lambda action, seconds: metrics.stored(driver.name, action, seconds))
     users = await asyncio.to_thread(_load_users, settings, log)
+    authenticator = Authenticator(users, realm=settings.auth.realm, verdict_seconds=settings.auth.verdict_seconds)
+    async with AsyncExitStack() as stack:
+        stack.callback(authenticator.close)
+        bucket = await stack.enter_async_context(open_bucket(settings, metrics, log))
+        registry = Registry(bucket)
+        readiness = Readiness(registry.ready)
+        pace = Pace(settings.http.minimum_rate, settings.http.stall_timeout)
+        proxy = await stack.enter_async_context(open_proxy_of(settings, bucket, metrics, log))
+        doors = {
+            listener.key: V2(
+                registry,
+                proxy.routing if proxy else registry,
+                authenticator if users and not listener.open_door else None,
+                _access(settings, listener, users=users is not None),
+                rules=Rules(settings.registry.delete, listener.read_only, listener.default_upstream),
+                limit=settings.http.requests,
+                pace=pace,
+                metrics=metrics,
+                log=log,
+            )
+            for listener in settings.listening()
+        }
+        peers = PeerApi(proxy.shared, pace) if proxy else None
+        yield Service(doors, peers, create_site(readiness, metrics), readiness)
+
+
+@asynccontextmanager
+async def open_bucket(settings: Settings, metrics: Metrics, log: Log) -> AsyncIterator[Bucket]:
+    """The store, tried out, and what all repositories share. Raises StartError."""
+    driver = Observed(open_driver(settings), lambda action, seconds: metrics.stored(driver.name, action, seconds))
     try:
         capabilities = await _start(driver, log)
         bucket = Bucket(
@@ -72,25 +119,63 @@ async def open_service(settings: Settings, log: Log) -> AsyncIterator[Service]:
         )
         _refuse_policies(settings, capabilities)
         await _told(bucket.signing.start())
-        registry = Registry(bucket)
-        readiness = Readiness(registry.ready)
-        authenticator = Authenticator(users, realm=settings.auth.realm, verdict_seconds=settings.auth.verdict_seconds)
-        access = Access(realm=settings.auth.realm, users=users is not None, anonymous=settings.auth.anonymous)
-        v2 = V2(
-            registry,
-            authenticator if users else None,
-            access,
-            rules=Rules(delete=settings.registry.delete, read_only=settings.registry.read_only),
-            limit=settings.http.requests,
-            pace=Pace(settings.http.minimum_rate, settings.http.stall_timeout),
-            metrics=metrics,
-            log=log,
-        )
-        yield Service(v2, create_site(readiness, metrics), readiness)
+        yield bucket
         await bucket.close()
-        authenticator.close()
     finally:
         await driver.close()
+
+
+@asynccontextmanager
+async def open_proxy_of(
+    settings: Settings, bucket: Bucket, metrics: Metrics, log: Log, *, alone: bool = False
+) -> AsyncIterator[Proxy | None]:
+    """The proxy, or None where no upstream is configured. `alone`: nobody can follow its transfers. Raises StartError."""
+    if not settings.proxy.upstreams:
+        yield None
+        return
+    public = urlsplit(settings.http.public_url or "")
+    found = await asyncio.to_thread(_peer_url, settings)
+    async with open_proxy(
+        settings.proxy,
+        bucket,
+        Leases(bucket.driver, supported=bucket.capabilities.conditional_put and not alone),
+        peer_url=settings.proxy.peer_url or found,
+        own_names=[name for name in (public.netloc, public.hostname) if name],
+        metrics=UpstreamMetrics(metrics.collector),
+        note=partial(_note, log),
+        report=partial(log_line, log),
+    ) as proxy:
+        yield proxy
+
+
+def _access(settings: Settings, listener: Listener, *, users: bool) -> Access:
+    """Who may do what at one listener; behind an open door nobody is asked who they are."""
+    return Access(
+        realm=settings.auth.realm,
+        users=users and not listener.open_door,
+        anonymous=listener.anonymous,
+        rules=settings.auth.rules,
+    )
+
+
+def _peer_url(settings: Settings) -> str:
+    """Where other replicas reach this one: its own address as the store sees it, unless it listens at one only."""
+    listener = settings.listening()[0]
+    host = listener.host
+    if host in ("0.0.0.0", "::"):  # noqa: S104  (compared, not bound)
+        store = urlsplit(settings.storage.s3.endpoint or "")
+        host = "127.0.0.1"
+        if settings.storage.driver == "s3" and store.hostname:
+            with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.connect((store.hostname, store.port or 443))  # sends nothing
+                host = probe.getsockname()[0]
+    scheme = "https" if listener.tls else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.port}"
+
+
+def _note(log: Log, event: str, fields: Mapping[str, Any]) -> None:
+    level = "warning" if fields.get("error") else "info"
+    getattr(log, level)(event, **fields)
 
 
 def create_site(readiness: Readiness, metrics: Metrics) -> FastAPI:

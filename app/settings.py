@@ -88,7 +88,7 @@ class Listener:
     port: int
     tls: bool
     read_only: bool
-    anonymous: Anonymity
+    anonymous: Anonymity | None
     open_door: bool
     default_upstream: str | None
 
@@ -131,7 +131,7 @@ class Settings(BaseModel):
             port=given.port,
             tls=given.tls and self.http.tls.certificate is not None,
             read_only=given.read_only or self.registry.read_only,
-            anonymous=given.anonymous or self.auth.anonymous or "none",
+            anonymous=given.anonymous or self.auth.anonymous,
             open_door=given.anonymous in ("pull", "push"),
             default_upstream=upstream or None,
         )

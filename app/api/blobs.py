@@ -15,7 +15,7 @@ async def head_blob(exchange: Exchange, repository: Repository, reference: str) 
 
 async def get_blob(exchange: Exchange, repository: Repository, reference: str) -> None:
     """end-2: the blob's bytes (200), a range of them (206), or a redirect to the store (307); 404 BLOB_UNKNOWN."""
-    blob = await repository.blobs.stat(parse_digest(reference))
+    blob = await repository.blobs.sought(parse_digest(reference))
     etag = f'"{blob.digest}"'
     if exchange.header(b"if-none-match") == etag:
         return await exchange.answer(304, [(b"etag", etag.encode())])

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 from app.auth.caller import Caller
 from app.oci.errors import EncodingUnsupported, RegistryError, SizeInvalid, TooLarge, TooSlow
+from app.registry.notes import Notes
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -45,13 +46,14 @@ class Exchange:
     """A request, and the one answer to it."""
 
     __slots__ = (
-        "_headers", "_query", "_receive", "_send", "caller", "id", "pace", "received", "scope", "sent", "status"
+        "_headers", "_query", "_receive", "_send", "caller", "id", "notes", "pace", "received", "scope", "sent", "status"
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, pace: Pace) -> None:
         self.scope = scope
         self.pace = pace
         self.caller = Caller(None)
+        self.notes: Notes | None = None
         self.status = 0
         self.received = 0
         self.sent = 0
@@ -177,6 +179,8 @@ class Exchange:
                     if (at := now()) > renew:  # once a second: moving a timer for each chunk is felt
                         patience.reschedule(at + 1 + self.pace.longest(len(chunk)))
                         renew = at + 1
+                    if not chunk:  # nothing yet, which is not the client's fault
+                        continue
                     await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
                     self.sent += len(chunk)
                 await self._send({"type": "http.response.body", "body": b""})
@@ -194,6 +198,21 @@ class Exchange:
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": [*_COMMON, (b"x-request-id", self.id.encode()), *headers],
+                "headers": [*_COMMON, (b"x-request-id", self.id.encode()), *_noted(self.notes), *headers],
             }
         )
+
+
+def _noted(notes: Notes | None) -> Headers:
+    """The headers of what the repository says beside its content."""
+    if notes is None:
+        return []
+    found: Headers = []
+    if notes.namespace is not None:
+        found.append((b"oci-namespace", notes.namespace.encode("ascii", "replace")))
+    if notes.age is not None:
+        found.append((b"age", b"%d" % notes.age))
+    if notes.warning is not None:
+        text = re.sub(r"[^ !#-\[\]-~]", "?", notes.warning)[:1024]
+        found.append((b"warning", f'299 - "{text}"'.encode()))
+    return found

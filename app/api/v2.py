@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 from app.api import blobs, catalog, manifests, referrers, tags, uploads
@@ -10,9 +11,11 @@ from app.api.exchange import ClientGone, Exchange, Pace, Receive, Scope, Send
 from app.api.paths import Kind, Path, parse_path
 from app.auth.access import Access, Action
 from app.auth.authenticator import Authenticator
+from app.auth.caller import Caller
 from app.oci.errors import NotFound, RegistryError, Unavailable, Unsupported
-from app.oci.names import parse_name
-from app.registry.registry import Registry, Repository
+from app.oci.names import Name
+from app.registry.asked import Asked
+from app.registry.registry import Registry, Repositories, Repository
 from app.telemetry.logs import Log
 from app.telemetry.metrics import Metrics
 
@@ -56,10 +59,11 @@ ENDPOINTS: Final[Mapping[Kind, Mapping[str, Endpoint]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the operator allows."""
+    """What the operator allows at a listener; `upstream` is asked for plain names that are not here."""
 
     delete: bool
     read_only: bool
+    upstream: str | None = None
 
 
 class V2:
@@ -68,6 +72,7 @@ class V2:
     def __init__(
         self,
         registry: Registry,
+        repositories: Repositories,
         authenticator: Authenticator | None,
         access: Access,
         *,
@@ -78,6 +83,7 @@ class V2:
         log: Log,
     ) -> None:
         self._registry = registry
+        self._repositories = repositories
         self._authenticator = authenticator
         self._access = access
         self._rules = rules
@@ -146,17 +152,31 @@ class V2:
             self._access.may_ping(exchange.caller)
             return await catalog.get_base(exchange)
         self._access.authorize(exchange.caller, Action.CATALOG, None)
-        return await catalog.get_catalog(exchange, self._registry)
+        return await catalog.get_catalog(exchange, self._registry, self._access.visible(exchange.caller))
 
     def _authorized(self, exchange: Exchange, path: Path, action: Action) -> Repository:
         """The repository, once its name is valid and the caller may do this to it."""
-        name = parse_name(path.name)
-        self._access.authorize(exchange.caller, action, name)
+        repository = self._repositories.find(self._asked(exchange, path), partial(self._may_pull, exchange.caller))
+        exchange.notes = repository.notes
+        self._access.authorize(exchange.caller, action, repository.name)
         if action is not Action.PULL and self._rules.read_only:
             raise Unsupported("the registry is read-only")
         if action is Action.DELETE and not self._rules.delete:
             raise Unsupported("deleting is switched off")
-        return self._registry.repository(name)
+        return repository
+
+    def _asked(self, exchange: Exchange, path: Path) -> Asked:
+        return Asked(
+            path.name,
+            namespace=exchange.parameter("ns"),
+            upstream=exchange.header(b"x-registry"),
+            fallback=self._rules.upstream,
+            agent=exchange.header(b"user-agent") or "",
+            writable=not self._rules.read_only,
+        )
+
+    def _may_pull(self, caller: Caller, name: Name) -> bool:
+        return self._access.allows(caller, Action.PULL, name)
 
     def _record(self, exchange: Exchange, path: Path | None, seconds: float, error: str | None) -> None:
         status = exchange.status or _CLIENT_GONE

@@ -43,6 +43,10 @@ class Blobs:
             raise BlobUnknown(detail={"digest": digest})
         return Blob(digest, copy)
 
+    async def sought(self, digest: Digest) -> Blob:
+        """As `stat`, for somebody who is going to `open` it."""
+        return await self.stat(digest)
+
     @asynccontextmanager
     async def open(self, blob: Blob, start: int = 0, end: int | None = None) -> AsyncIterator[Reader]:
         """The bytes from `start` up to `end`, from whichever copy is whole.

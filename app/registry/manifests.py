@@ -81,9 +81,18 @@ class Manifests:
 
     @translated
     async def put(
-        self, data: bytes, content_type: str | None, *, digest: Digest | None, tagged: Sequence[Tag], by: str | None
+        self,
+        data: bytes,
+        content_type: str | None,
+        *,
+        digest: Digest | None,
+        tagged: Sequence[Tag],
+        by: str | None,
+        sparse: bool = False,
     ) -> Published:
         """Publishes a manifest whole and durably, then the tags (specification, end-7).
+
+        `sparse` accepts one whose blobs and children are not here (yet).
 
         Raises ManifestInvalid, DigestInvalid, ManifestBlobUnknown naming each missing blob or child, Denied for a tag that
         must not move.
@@ -93,7 +102,7 @@ class Manifests:
         if digest is not None and digest != actual:
             raise DigestInvalid(detail={"digest": digest})
         entry = Entry(actual, keys.fresh(), manifest.media_type, len(data))
-        entry = await self._publish(manifest, entry, data)
+        entry = await self._publish(manifest, entry, data, sparse=sparse or self._bucket.settings.allow_sparse)
         self._bucket.manifests.put(actual, data)
         self._bucket.entries.put((self._name, actual), entry)
         await side_by_side(lambda tag: tags.write(self._bucket, self._name, tag, entry, by), dict.fromkeys(tagged))
@@ -113,18 +122,20 @@ class Manifests:
                 nonce = keys.entry_of(found.key, found.size).nonce
                 await self._bucket.driver.delete(keys.referrer(self._name, subject, digest, nonce))
 
-    async def _publish(self, manifest: Manifest, entry: Entry, data: bytes) -> Entry:
+    async def _publish(self, manifest: Manifest, entry: Entry, data: bytes, *, sparse: bool) -> Entry:
         """Makes the manifest visible unless it is already; returns the entry that is. (Model: publisher.)"""
         bucket, name = self._bucket, self._name
         fence = bucket.driver.fence()
         blobs = dict.fromkeys(blob.digest for blob in manifest.blobs)
-        resolved, existing, _ = await asyncio.gather(
+        resolved, existing, childless = await asyncio.gather(
             side_by_side(lambda digest: first_linked(bucket, name, digest), blobs),
             first_entry(bucket, name, entry.digest),
-            self._missing_children(manifest),
+            _nothing() if sparse else self._missing_children(manifest),
         )
         copies = dict(zip(blobs, resolved, strict=True))
-        self._refuse_missing([digest for digest, copy in copies.items() if copy is None])
+        missing = [*[digest for digest, copy in copies.items() if copy is None], *childless]
+        if missing and not sparse:
+            raise ManifestBlobUnknown(missing)
         if existing is not None and existing.media_type == entry.media_type:
             return existing
         needed = {digest: copy for digest, copy in copies.items() if copy is not None}
@@ -139,15 +150,9 @@ class Manifests:
             await bucket.driver.put(keys.manifest(name, entry), data, fence=fence)
         return entry
 
-    def _refuse_missing(self, missing: Sequence[Digest]) -> None:
-        if missing and not self._bucket.settings.allow_sparse:
-            raise ManifestBlobUnknown(missing)
-
-    async def _missing_children(self, manifest: Manifest) -> None:
+    async def _missing_children(self, manifest: Manifest) -> list[Digest]:
         """A child is a manifest of this repository; BuildKit's caches list blobs as children, so those do too."""
         bucket, name = self._bucket, self._name
-        if bucket.settings.allow_sparse:
-            return
 
         async def present(digest: Digest) -> bool:
             if await first_entry(bucket, name, digest) is not None:
@@ -156,7 +161,7 @@ class Manifests:
 
         children = list(dict.fromkeys(child.digest for child in manifest.children))
         there = await side_by_side(present, children)
-        self._refuse_missing([digest for digest, ok in zip(children, there, strict=True) if not ok])
+        return [digest for digest, ok in zip(children, there, strict=True) if not ok]
 
     async def _replace(self, digest: Digest, fence: Fence, intents: AsyncExitStack) -> None:
         """The first copy found is being deleted: use another, or copy the bytes to a name of their own."""
@@ -193,3 +198,7 @@ class Manifests:
         except (ManifestInvalid, NotFound):
             return None
         return manifest.subject.digest if manifest.subject else None
+
+
+async def _nothing() -> list[Digest]:
+    return []

@@ -56,7 +56,7 @@ class Tags:
 
     async def _is_alive(self, tag: Tag) -> bool:
         entry = await read(self._bucket, self._name, tag)
-        return entry is not None and await _exists(self._bucket, self._name, entry)
+        return entry is not None and await exists(self._bucket, self._name, entry)
 
     async def _known(self) -> bool:
         try:
@@ -68,11 +68,18 @@ class Tags:
 
 async def read(bucket: Bucket, name: Name, tag: Tag) -> Entry | None:
     """What a tag says; None where there is none. Whether that manifest still exists is another question."""
+    written = await read_written(bucket, name, tag)
+    return written[0] if written else None
+
+
+async def read_written(bucket: Bucket, name: Name, tag: Tag) -> tuple[Entry, float] | None:
+    """As `read`, with the time of the writing, in seconds since 1970 by the writer's clock."""
     try:
         body = (await bucket.driver.get(keys.tag(name, tag))).data
     except NotFound:
         return None
-    return _parsed(body)
+    entry = _parsed(body)
+    return None if entry is None else (entry, float(json.loads(body)["time"]))
 
 
 async def write(bucket: Bucket, name: Name, tag: Tag, entry: Entry, by: str | None) -> None:
@@ -109,12 +116,13 @@ async def _condition(bucket: Bucket, name: Name, tag: Tag, entry: Entry) -> Cond
     except NotFound:
         return Absent()
     now = _parsed(found.data)
-    if now is not None and now.digest != entry.digest and await _exists(bucket, name, now):
+    if now is not None and now.digest != entry.digest and await exists(bucket, name, now):
         raise Denied("the tag is immutable", detail={"tag": tag})
     return Version(found.version)
 
 
-async def _exists(bucket: Bucket, name: Name, entry: Entry) -> bool:
+async def exists(bucket: Bucket, name: Name, entry: Entry) -> bool:
+    """Whether the manifest that a tag names is still here."""
     try:
         await bucket.driver.stat(keys.manifest(name, entry))
     except NotFound:

@@ -1,0 +1,51 @@
+"""What all cached repositories share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.oci.digests import Digest
+from app.oci.manifests import Manifest
+from app.oci.names import Name
+from app.oci.references import Tag
+from app.proxy.flights import Flights
+from app.proxy.prefetch import Prefetch
+from app.proxy.pulls import Pulls
+from app.proxy.transfers import Transfers
+from app.proxy.upstreams import Upstream
+from app.registry.bucket import Bucket, Recent
+
+_LEARNED = 20_000
+_LISTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A page of tags, and when it was asked for, by the monotonic clock."""
+
+    at: float
+    tags: Sequence[Tag]
+    more: bool
+
+
+@dataclass(slots=True)
+class Cache:
+    """One per process."""
+
+    bucket: Bucket
+    transfers: Transfers
+    prefetch: Prefetch
+    pulls: Pulls
+    flights: Flights[tuple[Name, str], Any] = field(default_factory=Flights)
+    learned: Recent[tuple[Name, Digest], bool] = field(default_factory=lambda: Recent(_LEARNED))
+
+    lists: Recent[tuple[Name, int, Tag | None], Listed] = field(default_factory=lambda: Recent(_LISTS))
+
+    def learn(self, upstream: Upstream, name: Name, digest: Digest, manifest: Manifest) -> bool:
+        """Remembers which blobs a manifest of this repository names; False when that was known."""
+        if self.learned.get((name, digest)):
+            return False
+        self.learned.put((name, digest), True)
+        for blob in manifest.blobs:
+            upstream.named.put((name, blob.digest), blob.size)
+        return True

@@ -1,0 +1,274 @@
+"""Manifests of a cached repository: by digest fetched once, by tag checked when the last check is too old."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from app.oci.digests import Digest, algorithm_of, digest_of, parse_digest
+from app.oci.errors import DigestInvalid, ManifestInvalid, ManifestUnknown, RegistryError, Unavailable, Unsupported
+from app.oci.manifests import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Manifest, parse_manifest
+from app.oci.names import Name
+from app.oci.references import Tag
+from app.proxy.cache import Cache
+from app.proxy.client import Reply
+from app.proxy.errors import Failing, Missing, Portal, Unreachable, UpstreamError
+from app.proxy.failures import meaning
+from app.proxy.upstreams import Upstream
+from app.registry import tags
+from app.registry.bucket import side_by_side
+from app.registry.failures import translated
+from app.registry.keys import Entry
+from app.registry.manifests import Manifests, Published
+from app.registry.notes import Notes
+from app.registry.publishing import first_linked
+from app.registry.stored import first_entry, read_manifest
+from storage import NotFound
+
+ACCEPT: Final = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*")
+_CHECK: Final = 5.0
+"""Seconds after which a tag that we know is answered unchecked; the check goes on."""
+
+
+class ProxiedManifests(Manifests):
+    """The manifests of one cached repository. `careful`: the client cannot turn elsewhere once it has a manifest."""
+
+    def __init__(self, cache: Cache, name: Name, upstream: Upstream, notes: Notes, *, careful: bool) -> None:
+        super().__init__(cache.bucket, name)
+        self._cache = cache
+        self._upstream = upstream
+        self._notes = notes
+        self._careful = careful
+
+    async def stat(self, digest: Digest) -> Entry:
+        """As the registry's; the upstream is asked for what is not here. Raises ManifestUnknown, Denied, Unavailable."""
+        try:
+            entry = await super().stat(digest)
+        except ManifestUnknown:
+            self._count(hit=False)
+            await self._fetch(digest)
+            entry = await super().stat(digest)
+        else:
+            self._count(hit=True)
+        await self._demand_whole(entry)
+        return entry
+
+    async def get(self, digest: Digest) -> tuple[Entry, bytes]:
+        """As the registry's; the upstream is never asked again for what is here. Raises as `stat`."""
+        try:
+            entry, data = await super().get(digest)
+        except ManifestUnknown:
+            self._count(hit=False)
+            await self._fetch(digest)
+            entry, data = await super().get(digest)
+        else:
+            self._count(hit=True)
+        await self._demand_whole(entry)
+        self._pulled(entry, data)
+        return entry, data
+
+    async def stat_tag(self, tag: Tag) -> Entry:
+        """What the tag names now, as far as that can be known: `notes` says how old it is. Raises as `stat`."""
+        entry = await self._current(tag)
+        await self._demand_whole(entry)
+        return entry
+
+    @translated
+    async def get_tag(self, tag: Tag) -> tuple[Entry, bytes]:
+        """As `stat_tag`, with the bytes."""
+        entry = await self.stat_tag(tag)
+        try:
+            data = await read_manifest(self._bucket, self._name, entry)
+        except NotFound as exc:
+            raise ManifestUnknown(detail={"tag": tag}) from exc
+        self._pulled(entry, data)
+        return entry, data
+
+    async def put(self, data: bytes, content_type: str | None, **_: Any) -> Published:
+        """Refused: an upstream's name space is filled by the upstream."""
+        raise Unsupported(f"nothing can be pushed into the name space of {self._upstream.name}")
+
+    async def refresh(self, tag: Tag) -> Entry:
+        """Asks the upstream now, whatever is known. Raises as `stat`, also where the tag is only known from before."""
+        known = await self._known(tag)
+        try:
+            return await self._check(tag, known[0] if known else None)
+        except UpstreamError as exc:
+            raise meaning(exc, ManifestUnknown(detail={"tag": tag})) from exc
+
+    @translated
+    async def _current(self, tag: Tag) -> Entry:
+        known = await self._known(tag)
+        if known is not None:
+            self._notes.age = max(0.0, time.time() - known[1])
+            fixed = self._upstream.immutable(self._name, tag, fnmatchcase)
+            if fixed or self._notes.age < self._upstream.settings.tag_ttl:
+                self._count(hit=True)
+                return known[0]
+        elif self._upstream.misses.knows((self._name, tag)):
+            raise ManifestUnknown(detail={"tag": tag})
+        self._count(hit=False)
+        try:
+            async with asyncio.timeout(_CHECK if known else None):
+                entry = await self._check(tag, known[0] if known else None)
+        except (UpstreamError, TimeoutError) as exc:
+            failure = exc if isinstance(exc, UpstreamError) else Unreachable(f"{self._upstream.name} is slow to answer")
+            return self._stale(tag, known[0] if known else None, failure)
+        self._notes.age = 0.0
+        return entry
+
+    async def _known(self, tag: Tag) -> tuple[Entry, float] | None:
+        """What the tag was when it was last checked, and when; None unless that manifest is here."""
+        written = await tags.read_written(self._bucket, self._name, tag)
+        if written is None or not await tags.exists(self._bucket, self._name, written[0]):
+            return None
+        return written
+
+    def _stale(self, tag: Tag, known: Entry | None, failure: UpstreamError) -> Entry:
+        """The last known manifest, where the policy allows that for this failure and this age."""
+        unknown = ManifestUnknown(detail={"tag": tag})
+        if known is None:
+            if isinstance(failure, Missing):
+                self._upstream.misses.note((self._name, tag))
+            raise meaning(failure, unknown) from failure
+        policy, age = self._upstream.settings.stale, self._notes.age or 0.0
+        limit = policy.missing_for + self._upstream.settings.tag_ttl if isinstance(failure, Missing) else policy.max_age
+        if failure.kind not in policy.on or (limit is not None and age > limit):
+            raise meaning(failure, unknown) from failure
+        self._notes.warning = f"{failure.reason}; this was checked {round(age)} s ago"
+        self._upstream.metrics.stale(self._upstream.name, failure.kind)
+        return known
+
+    async def _check(self, tag: Tag, known: Entry | None) -> Entry:
+        """Asks for the tag, once for all who want to know. Raises UpstreamError."""
+        entry: Entry = await self._cache.flights.join((self._name, tag), lambda: self._resolve(tag, known))
+        return entry
+
+    async def _resolve(self, tag: Tag, known: Entry | None) -> Entry:
+        digest = await self._upstream.ask(self._name, lambda source, name: _head(source, name, tag))
+        if digest is None:
+            entry = await self._store(await self._get(tag), None)
+        elif known is not None and known.digest == digest:
+            entry = known
+        else:
+            entry = await first_entry(self._bucket, self._name, digest) or await self._bring(digest)
+        await tags.write(self._bucket, self._name, tag, entry, writer(self._upstream))
+        return entry
+
+    async def _fetch(self, digest: Digest) -> None:
+        """Brings a manifest here. Raises ManifestUnknown, Denied, Unavailable."""
+        unknown = ManifestUnknown(detail={"digest": digest})
+        if self._upstream.misses.knows((self._name, digest)):
+            raise unknown
+        try:
+            await self._cache.flights.join((self._name, digest), lambda: self._bring(digest))
+        except UpstreamError as exc:
+            if isinstance(exc, Missing):
+                self._upstream.misses.note((self._name, digest))
+            raise meaning(exc, unknown) from exc
+
+    async def _bring(self, digest: Digest) -> Entry:
+        return await self._store(await self._get(digest), digest)
+
+    async def _get(self, reference: str) -> Reply:
+        """Raises UpstreamError."""
+
+        async def get(source: Upstream, name: str) -> Reply:
+            reply = await source.client.get(name, f"manifests/{reference}", accept=ACCEPT)
+            source.metrics.pulled(source.name, "manifest", len(reply.body))
+            return reply
+
+        return await self._upstream.ask(self._name, get)
+
+    async def _store(self, reply: Reply, digest: Digest | None) -> Entry:
+        """Keeps a manifest, byte for byte, once it is known to be what was asked for. Raises Portal, RegistryError."""
+        said = f"{self._upstream.name} answers with something that is not this manifest"
+        actual = digest_of(reply.body, algorithm_of(digest)) if digest else digest_of(reply.body)
+        if digest is not None and actual != digest:
+            raise Portal(said)
+        try:
+            manifest, content_type = _parsed(reply)
+        except ManifestInvalid as exc:
+            raise Portal(f"{said}: {exc.message}") from exc
+        await super().put(reply.body, content_type, digest=digest, tagged=(), by=None, sparse=True)
+        self._upstream.misses.forget((self._name, actual))
+        return await first_entry(self._bucket, self._name, actual) or Entry(
+            actual, "", manifest.media_type, len(reply.body)
+        )
+
+    def _pulled(self, entry: Entry, data: bytes) -> None:
+        """A client has a manifest: note the use, and fetch what it will ask for next."""
+        self._upstream.metrics.pushed(self._upstream.name, "manifest", entry.size)
+        self._cache.pulls.note(self._name, entry.digest)
+        try:
+            manifest = parse_manifest(data, entry.media_type)
+        except ManifestInvalid:
+            return
+        if self._cache.learn(self._upstream, self._name, entry.digest, manifest):
+            self._cache.prefetch.pulled(self._upstream, self._name, manifest, data)
+
+    async def _demand_whole(self, entry: Entry) -> None:
+        """While the upstream cannot be reached, a client without a second choice gets whole images only."""
+        if not self._careful or self._upstream.breaker.state == "closed":
+            return
+        if not await self._is_whole(entry):
+            raise Unavailable(f"the image is not here in whole, and {self._upstream.name} cannot be reached")
+
+    @translated
+    async def _is_whole(self, entry: Entry) -> bool:
+        """Whether every blob is here; of an index, whether one image is."""
+        bucket, name = self._bucket, self._name
+        try:
+            manifest = parse_manifest(await read_manifest(bucket, name, entry), entry.media_type)
+        except (ManifestInvalid, NotFound):
+            return False
+        blobs = await side_by_side(lambda blob: first_linked(bucket, name, blob.digest), manifest.blobs)
+        if not all(blobs):
+            return False
+        if not manifest.children:
+            return True
+        found = await side_by_side(lambda child: first_entry(bucket, name, child.digest), manifest.children)
+        for child in found:
+            if child is not None and await self._is_whole(child):
+                return True
+        return False
+
+    def _count(self, *, hit: bool) -> None:
+        self._upstream.metrics.asked(self._upstream.name, "manifest", hit=hit)
+
+
+def writer(upstream: Upstream) -> str:
+    """Who wrote the tags of this upstream's repositories."""
+    return f"upstream {upstream.name}"
+
+
+async def _head(source: Upstream, name: str, tag: Tag) -> Digest | None:
+    """The digest that a tag names upstream, by HEAD; None where only a GET can tell."""
+    try:
+        reply = await source.client.head(name, f"manifests/{tag}", ACCEPT)
+    except Failing:
+        return None  # some do not answer HEAD at all
+    return _digest(reply.headers)
+
+
+def _digest(headers: Mapping[str, str]) -> Digest | None:
+    try:
+        return parse_digest(headers.get("Docker-Content-Digest", ""))
+    except DigestInvalid:
+        return None
+
+
+def _parsed(reply: Reply) -> tuple[Manifest, str | None]:
+    """Reads the manifest as the type that the answer says, or, where that is nonsense, as the one it says itself."""
+    said = reply.headers.get("Content-Type")
+    choices: Sequence[str | None] = (said, None)
+    if said is None or said.partition(";")[0].strip() in ("application/json", "application/octet-stream", "text/plain"):
+        choices = (None, "application/json")
+    failure: RegistryError = ManifestInvalid()
+    for content_type in choices:
+        try:
+            return parse_manifest(reply.body, content_type), content_type
+        except ManifestInvalid as exc:
+            failure = exc
+    raise failure

@@ -1,0 +1,97 @@
+"""The rest of an image, fetched in the background once its manifest was pulled: small blobs first, people before it."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from app.oci.descriptors import Descriptor
+from app.oci.digests import Digest
+from app.oci.errors import BlobUnknown, RegistryError
+from app.oci.manifests import Manifest
+from app.oci.names import Name
+from app.proxy.errors import UpstreamError
+from app.proxy.spool import Origin
+from app.proxy.transfers import Transfers
+from app.proxy.upstreams import Upstream
+from app.registry.bucket import Bucket
+from app.registry.registry import Repository
+
+_QUEUE: Final = 10_000
+_WORKERS: Final = 3
+
+Pull = Callable[[Upstream, Name, Digest], Awaitable[None]]
+"""Pulls a manifest into a cached repository, as a client would."""
+
+
+class Prefetch:
+    """A queue of what will be asked for next. What cannot be fetched is forgotten: clients will ask for it themselves."""
+
+    def __init__(self, bucket: Bucket, transfers: Transfers) -> None:
+        self._bucket = bucket
+        self._transfers = transfers
+        self._queue: asyncio.Queue[tuple[Upstream, Name, Descriptor]] = asyncio.Queue(_QUEUE)
+        self._queued: set[tuple[Name, Digest]] = set()
+        self.pull: Pull | None = None
+        """How children of an index are pulled; set by the wiring."""
+
+    def pulled(self, upstream: Upstream, name: Name, manifest: Manifest, data: bytes) -> None:
+        """Queues the blobs of an image, or those children of an index that are for the configured platforms."""
+        settings = upstream.settings.prefetch
+        if not settings.enabled or not upstream.may_prefetch():
+            return
+        for blob in sorted(manifest.blobs, key=lambda blob: blob.size):
+            self._put(upstream, name, blob)
+        if manifest.children and self.pull is not None:
+            for digest in children_for(data, settings.platforms):
+                self._bucket.spawn(self._child(upstream, name, digest))
+
+    async def run(self) -> None:
+        """Works through the queue for ever; cancel it to end."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_WORKERS):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            upstream, name, blob = await self._queue.get()
+            self._queued.discard((name, blob.digest))
+            if not upstream.may_prefetch():
+                continue
+            with suppress(UpstreamError, RegistryError):
+                await self._bring(upstream, name, blob)
+
+    async def _bring(self, upstream: Upstream, name: Name, blob: Descriptor) -> None:
+        repository = Repository(self._bucket, name)
+        try:
+            await repository.blobs.stat(blob.digest)
+        except BlobUnknown:
+            if await repository.blobs.mount(blob.digest, None, lambda _: True) is None:
+                await self._transfers.bring(upstream, Origin(blob.digest, blob.size, upstream.name, name))
+
+    async def _child(self, upstream: Upstream, name: Name, digest: Digest) -> None:
+        assert self.pull is not None  # noqa: S101  (`pulled` looked)
+        with suppress(UpstreamError, RegistryError):
+            await self.pull(upstream, name, digest)
+
+    def _put(self, upstream: Upstream, name: Name, blob: Descriptor) -> None:
+        if (name, blob.digest) in self._queued or self._queue.full():
+            return
+        self._queued.add((name, blob.digest))
+        self._queue.put_nowait((upstream, name, blob))
+
+
+def children_for(data: bytes, platforms: Sequence[str]) -> Iterator[Digest]:
+    """Digests of those children of an index that are for one of `platforms` (`os/architecture` or with a variant)."""
+    wanted = set(platforms)
+    listed: Any = json.loads(data).get("manifests") if wanted else None
+    for child in listed if isinstance(listed, list) else ():
+        platform = child.get("platform") if isinstance(child, dict) else None
+        if isinstance(platform, dict) and wanted & _spellings(platform):
+            yield Digest(child["digest"])
+
+
+def _spellings(platform: dict[str, Any]) -> set[str]:
+    short = f"{platform.get('os')}/{platform.get('architecture')}"
+    return {short, f"{short}/{platform.get('variant')}"}

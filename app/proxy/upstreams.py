@@ -1,0 +1,113 @@
+"""One upstream registry: its settings, the client that talks to it, and what is known of its health and its answers."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Literal, TypeVar
+
+from app.oci.digests import Digest
+from app.oci.names import Name
+from app.oci.references import Tag
+from app.proxy.breaker import Breaker
+from app.proxy.client import UpstreamClient
+from app.proxy.credentials import open_credentials
+from app.proxy.errors import Missing, UpstreamError
+from app.proxy.lane import Lane
+from app.proxy.misses import Misses
+from app.proxy.rates import RateLimit
+from app.proxy.settings import UpstreamSettings
+from app.registry.bucket import Recent
+from app.telemetry.upstreams import UpstreamMetrics
+
+T = TypeVar("T")
+
+HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+"""Names of Docker Hub; where one of them is configured, clients may use any."""
+_NAMED: Final = 100_000
+
+Report = Callable[[str, str], None]
+"""Takes a level and one line for the operator."""
+
+
+class Upstream:
+    """One per configured upstream. `sources` is set by `link_fallbacks`: this one, then those to ask where it fails."""
+
+    def __init__(
+        self, settings: UpstreamSettings, *, negative_ttl: float, metrics: UpstreamMetrics, report: Report
+    ) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.prefix = settings.name.replace(":", "_")
+        self.sources: Sequence[Upstream] = (self,)
+        self.metrics = metrics
+        self.rates = RateLimit(settings.rate_reserve)
+        self.lane = Lane(settings.connections, settings.bandwidth)
+        self.misses = Misses(negative_ttl)
+        self.named: Recent[tuple[Name, Digest], int] = Recent(_NAMED)
+        """Sizes of blobs that manifests of a repository name, which this upstream served."""
+        self.breaker = Breaker(settings.name, on_change=self._changed)
+        self.client = UpstreamClient(settings, open_credentials(settings.credentials), self.breaker, self.rates, report)
+        self._report = report
+
+    @property
+    def names(self) -> set[str]:
+        """Everything that clients may call it, in lower case."""
+        own = {self.name, *self.settings.aliases}
+        return own | HUB if own & HUB else own
+
+    @property
+    def hub(self) -> bool:
+        """Whether it is Docker Hub, where one-word names stand in `library/`."""
+        return self.name in HUB
+
+    def cached(self, remote: str) -> str:
+        """The name under which a repository of this upstream lies here; not checked yet."""
+        full = f"library/{remote}" if self.hub and "/" not in remote else remote
+        return f"{self.prefix}/{full}"
+
+    def remote(self, name: Name) -> str:
+        """The upstream's own name of a cached repository."""
+        return name.removeprefix(f"{self.prefix}/")
+
+    def repository(self, name: Name, of: "Upstream") -> str:
+        """What this upstream would call a cached repository of another one, for which it stands in."""
+        return of.remote(name)
+
+    async def ask(self, name: Name, work: Callable[["Upstream", str], Awaitable[T]]) -> T:
+        """What `work` brings from this upstream, or from the first of its fallbacks that has it. Raises UpstreamError:
+
+        Missing only where all of them say so.
+        """
+        failure: UpstreamError | None = None
+        for source in self.sources:
+            try:
+                return await work(source, source.repository(name, self))
+            except UpstreamError as exc:
+                failure = exc if failure is None or isinstance(failure, Missing) else failure
+        assert failure is not None  # noqa: S101  (there is at least one source)
+        raise failure
+
+    def immutable(self, name: Name, tag: Tag, matches: Callable[[str, str], bool]) -> bool:
+        """Whether a tag never moves, so that it is never asked for again."""
+        text = f"{self.remote(name)}:{tag}"
+        return any(matches(text, pattern) for pattern in self.settings.immutable_tags)
+
+    def pulled(self, size: int) -> None:
+        """Counts bytes of blobs that came from it."""
+        self.metrics.pulled(self.name, "blob", size)
+
+    def may_prefetch(self) -> bool:
+        """Whether background work may ask it now."""
+        return self.breaker.state == "closed" and self.rates.spare()
+
+    def _changed(self, state: Literal["closed", "half_open", "open"], reason: str) -> None:
+        self.metrics.breaker(self.name, state)
+        level = "info" if state == "closed" else "warning"
+        if state != "half_open":
+            self._report(level, f"upstream {self.name}: {reason}")
+
+
+def link_fallbacks(upstreams: Sequence[Upstream]) -> None:
+    """Gives each upstream those that it falls back to."""
+    by_name = {name: upstream for upstream in upstreams for name in upstream.names}
+    for upstream in upstreams:
+        others = [by_name[name] for name in upstream.settings.fallbacks]
+        upstream.sources = tuple(dict.fromkeys([upstream, *others]))
