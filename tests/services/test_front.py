@@ -212,6 +212,13 @@ def test_all_answers_share_the_rate(front: Front, image: Image) -> None:
     assert time.monotonic() - begun >= 0.95 * 2 * SIZE / front.rate
 
 
+def test_a_delay_does_not_disturb_a_request_with_a_body(front: Front) -> None:
+    front.on("*", Fault(delay=0.1))
+    begun = time.monotonic()
+    Pusher(front.url).blob("pushed/slowly", noise(1_000_000, "slow"))
+    assert time.monotonic() - begun >= 0.2
+
+
 def test_a_rule_slows_one_answer(front: Front, image: Image) -> None:
     front.on(BLOBS, Fault(rate=10_000_000))
     begun = time.monotonic()

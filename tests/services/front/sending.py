@@ -2,11 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from math import inf
+from typing import Final
 
 from tests.services.front.faults import Fault
 from tests.services.front.rates import Rate
 from tests.services.front.records import Request
 from tests.services.front.wire import as_chunk, reset, wait_sent
+
+_LOOK: Final = 0.02
+"""Seconds between two looks at whether a client is still there."""
 
 
 class Ended(ConnectionError):
@@ -25,21 +30,25 @@ class Line:
         writer.transport.set_write_buffer_limits(high=1, low=0)
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Sends what is no body."""
-        await self._gate.wait()
+        """Sends what is no body. Raises ConnectionError."""
+        await self.opened()
         self.writer.write(data)
         await self.writer.drain()
 
+    async def opened(self) -> None:
+        """Returns when bytes may go; raises Ended where the client has gone meanwhile."""
+        await self._gate.wait()
+        if self.writer.transport.is_closing():
+            raise Ended("the client has gone")
+
     async def pause(self, seconds: float | None) -> None:
         """Waits so long (None: for ever); raises Ended as soon as the client has gone."""
-        gone = asyncio.ensure_future(self.reader.read(1))
-        try:
-            done, _ = await asyncio.wait({gone}, timeout=seconds)
-        finally:
-            gone.cancel()
-        if done:
-            gone.exception()
-            raise Ended("the client has gone")
+        now = asyncio.get_running_loop().time
+        until = inf if seconds is None else now() + seconds
+        while (left := until - now()) > 0:
+            if self.reader.at_eof() or self.writer.transport.is_closing():
+                raise Ended("the client has gone")
+            await asyncio.sleep(min(left, _LOOK))  # a read would take bytes of a request that is still coming
 
     async def end(self, *, by_reset: bool) -> None:
         """Ends the connection once the client's side has what was sent; always raises Ended."""
@@ -64,7 +73,7 @@ class Line:
                 size = min(len(view), own.piece, self._shared.piece, _ahead(fault, request.sent))
                 await own.take(size)
                 await self._shared.take(size)
-                await self._gate.wait()
+                await self.opened()
                 request.sent += size  # before they go: whoever has them may look at once
                 await self.write(as_chunk(view[:size]) if chunked else view[:size])
                 view = view[size:]
