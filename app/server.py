@@ -111,6 +111,7 @@ def _config(
 ) -> uvicorn.Config:
     return uvicorn.Config(
         application,
+        interface="asgi3",
         http=protocol,
         ws="none",
         lifespan="off",

@@ -1,6 +1,5 @@
 """The process: how it drains, serves with workers, times out, speaks TLS, and what it logs."""
 
-import asyncio
 import hashlib
 import http.client
 import json
@@ -16,13 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from app.api.exchange import Receive, Scope, Send
-from app.configuration import resolve
-from app.main import Service, open_service
-from app.protocol import guarded
-from app.server import _config, _listen, _Server
-from app.settings import Listener, Settings
-from app.telemetry.logs import open_log
 from tests.services.minio import free_port
 from tests.services.registry import (
     CHECKOUT,
@@ -303,8 +295,8 @@ def ports(count: int) -> list[int]:
     return sorted(found)
 
 
-def asked(port: int, path: str, ca: Path | None = None, host: str = "127.0.0.1") -> int:
-    """The status of a GET, over TLS where `ca` is given; 0 where nobody answers."""
+def asked(port: int, path: str, ca: Path | None = None, host: str = "127.0.0.1", push: bytes | None = None) -> int:
+    """The status of a GET, or a POST of `push`; over TLS where `ca` is given; 0 where nobody answers."""
     context = ssl.create_default_context(cafile=ca) if ca else None
     connection = (
         http.client.HTTPSConnection(host, port, timeout=10, context=context)
@@ -312,7 +304,7 @@ def asked(port: int, path: str, ca: Path | None = None, host: str = "127.0.0.1")
         else http.client.HTTPConnection(host, port, timeout=10)
     )
     try:
-        connection.request("GET", path)
+        connection.request("GET" if push is None else "POST", path, push)
         return connection.getresponse().status
     except OSError:
         return 0
@@ -323,8 +315,10 @@ def asked(port: int, path: str, ca: Path | None = None, host: str = "127.0.0.1")
 class Listening:
     """A registry with listeners: its own port comes first, with TLS where `tls`; `others` follow as they are."""
 
-    def __init__(self, folder: Path, *others: dict[str, object], tls: bool = False, **settings: str) -> None:
-        self.server = RegistryServer(folder, filesystem_store(folder / "data"), tls=tls, settings=settings)
+    def __init__(
+        self, folder: Path, *others: dict[str, object], tls: bool = False, port: int | None = None, **settings: str
+    ) -> None:
+        self.server = RegistryServer(folder, filesystem_store(folder / "data"), tls=tls, settings=settings, port=port)
         listeners = [{"port": self.server.port}, *others]
         self.server._environment |= {
             "EDGE_REGISTRY_LISTENERS": json.dumps(listeners),
@@ -400,36 +394,10 @@ def test_workers_share_all_listeners(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-async def test_each_request_is_told_its_listener_even_where_two_share_a_port(tmp_path: Path) -> None:
+def test_each_listener_keeps_its_own_rules_even_where_two_share_a_port(tmp_path: Path) -> None:
     (port,) = ports(1)
-    given = [{"port": port}, {"port": port, "host": "127.0.0.2", "read_only": True}]
-    store = {"driver": "filesystem", "filesystem": {"root": tmp_path}}
-    settings, sockets = _listen(resolve(Settings.model_validate({"listeners": given, "storage": store})))
-    listening, log = asyncio.Event(), open_log("error", "json")
-    async with open_service(settings, log) as service:
-        told = Told(service)
-        configs = [_config(settings.http, told.on(one), guarded(30, 100), None) for one in settings.listening()]
-        server = _Server(configs, service, settings.http, listening.set)
-        running = asyncio.ensure_future(server.serve(sockets))
-        await listening.wait()
-        for host in ("127.0.0.1", "127.0.0.2", "127.0.0.1"):
-            assert await asyncio.to_thread(asked, port, "/v2/", None, host) == 200
-        server.should_exit = True
-        await running
-    assert [(one.key, one.host) for one in told.by] == [
-        ("listeners.0", "127.0.0.1"),
-        ("listeners.1", "127.0.0.2"),
-        ("listeners.0", "127.0.0.1"),
-    ]
-
-
-class Told(Service):
-    """A service that remembers what it was told about where its requests came from."""
-
-    def __init__(self, service: Service) -> None:
-        super().__init__(service._v2, service._site, service.readiness)
-        self.by: list[Listener] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.by.append(scope["state"]["listener"])
-        await super().__call__(scope, receive, send)
+    with Listening(tmp_path, {"port": port, "host": "127.0.0.2", "read_only": True}, port=port) as server:
+        upload = f"/v2/app/blobs/uploads/?digest={DIGEST}"
+        assert asked(server.port, upload, host="127.0.0.2", push=DATA) == 405
+        assert asked(server.port, upload, push=DATA) == 201
+        assert asked(server.port, f"/v2/app/blobs/{DIGEST}", host="127.0.0.2") == 200
