@@ -174,8 +174,6 @@ class UpstreamClient:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """`_opened` for an answer that is read inside: what goes wrong there counts as well."""
         async with self._opened(method, repository, tail, headers, query) as response:
-            if tail.startswith("manifests/"):
-                self._rates.observe(response.headers)
             try:
                 yield response
             except UpstreamError as failure:
@@ -203,6 +201,8 @@ class UpstreamClient:
                 response = await self._final(
                     stack, method, self.remote(repository), url.with_query(query) if query else url, headers
                 )
+                if tail.startswith("manifests/"):
+                    self._rates.observe(response.headers)
                 if response.status >= 400:
                     raise await self._refused(response)
             except _Refused as refused:

@@ -21,6 +21,8 @@ READ: Final = 512 << 10
 """Bytes that are buffered of an answer, and the most that are handed on at once."""
 
 _KEEPALIVE: Final = 30.0
+_HEADER: Final = 32 << 10
+"""Bytes of one header: signed addresses of some clouds are longer than aiohttp expects."""
 _STALLS: Final = 8
 """How many times `stall_timeout` a small answer may take in all."""
 _CERTIFICATE_FAULTS: Final = {
@@ -65,6 +67,8 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=READ,
             trust_env=False,
+            max_line_size=_HEADER,
+            max_field_size=_HEADER,
             timeout=aiohttp.ClientTimeout(
                 total=None,
                 connect=self._settings.connect_timeout,
@@ -92,14 +96,15 @@ class Transport:
         own = url.host == self._host
         try:
             self._rule.check_literal(url.host or "")
-            response = await self._session.request(
-                method,
-                url,
-                headers=headers,
-                data=form,
-                ssl=self._contexts.own if own else self._contexts.others,
-                allow_redirects=False,
-            )
+            async with asyncio.timeout(self._settings.connect_timeout + _STALLS * self._settings.stall_timeout):
+                response = await self._session.request(
+                    method,
+                    url,
+                    headers=headers,
+                    data=form,
+                    ssl=self._contexts.own if own else self._contexts.others,
+                    allow_redirects=False,
+                )
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             raise self.failure(exc, url) from None  # the text of the original may hold a signed address
         try:

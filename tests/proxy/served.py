@@ -14,6 +14,9 @@ from app.proxy.credentials.login import Credentials, Login
 from app.proxy.rates import RateLimit
 from app.proxy.settings import UpstreamSettings
 
+_LONG = 64 << 10
+"""Bytes of an address that a server here takes; aiohttp's own limit is lower."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -53,7 +56,9 @@ async def serve(handler: Handler, context: ssl.SSLContext | None = None) -> Asyn
         served.bodies.append(await request.text())
         return await handler(request)  # type: ignore[arg-type]
 
-    runner = web.ServerRunner(web.Server(recorded, access_log=None), shutdown_timeout=0.1)  # type: ignore[arg-type]
+    runner = web.ServerRunner(
+        web.Server(recorded, access_log=None, max_line_size=_LONG, max_field_size=_LONG), shutdown_timeout=0.1
+    )  # type: ignore[arg-type]
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)

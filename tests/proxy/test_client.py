@@ -379,6 +379,7 @@ async def test_a_name_that_does_not_resolve_is_said() -> None:
 
 async def test_what_does_not_speak_http_is_said() -> None:
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
         writer.write(b"220 mail.example ESMTP\r\n\r\n")
         await writer.drain()
         writer.close()
@@ -387,6 +388,41 @@ async def test_what_does_not_speak_http_is_said() -> None:
     async with server, dial(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as dialled:
         with pytest.raises(Unreachable, match="does not speak HTTP"):
             await dialled.client.get("app", "manifests/1")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"],
+    ids=["nonsense", "cut"],
+)
+async def test_a_chunked_body_that_is_broken_is_an_early_end(body: bytes) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n" + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    async with server, dial(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as dialled:
+        with pytest.raises(Unreachable):
+            await taken(dialled)
+        with pytest.raises(Unreachable):
+            await dialled.client.get("app", "manifests/1")
+
+
+async def test_a_long_signed_address_is_followed() -> None:
+    handler = redirecting(307, lambda: "/data?signature=" + "x" * 12_000)
+    async with serve(handler) as upstream, dial(upstream.base) as dialled:
+        assert (await taken(dialled))[2] == BLOB
+
+
+async def test_what_is_left_of_a_rate_limit_is_read_from_refusals_too() -> None:
+    handler = always(404, RateLimit_Limit="100;w=21600", RateLimit_Remaining="3;w=21600")
+    async with serve(handler) as upstream, dial(upstream.base) as dialled:
+        for tail, remaining in ((f"blobs/{DIGEST}", None), ("manifests/1", 3)):
+            with pytest.raises(Missing):
+                await dialled.client.head("app", tail)
+            assert dialled.rates.remaining == remaining
 
 
 # The probe
