@@ -1,6 +1,5 @@
 """The fault front: transparent without rules, and each fault is what it says, as seen on the wire."""
 
-import base64
 import http.client
 import json
 import signal
@@ -8,7 +7,6 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,77 +16,12 @@ import pytest
 from app.tls.authority import make_certificates
 from tests.services.client import MANIFEST, Image, digest_of, noise
 from tests.services.clients import CHECKOUT, Client, find_program
-from tests.services.front import Fault, Front, HubLimit, TokenService, portal, redirect, refusal
-from tests.services.pushing import Answer, Pusher
-from tests.services.registry import Credentials
-from tests.services.upstreams import Distribution, need_distribution
+from tests.services.conftest import BLOBS, MANIFESTS, SIZE, blob_path, broken_get, get
+from tests.services.front import Fault, Front, portal, redirect, refusal
+from tests.services.pushing import Pusher
+from tests.services.upstreams import Distribution
 
 pytestmark = pytest.mark.clients
-
-SIZE = 3_000_000
-BLOBS = "/v2/*/blobs/*"
-MANIFESTS = "/v2/*/manifests/*"
-PULL = "repository:team/app:pull"
-
-
-@pytest.fixture(scope="module")
-def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def image(upstream: Distribution) -> Image:
-    return upstream.pusher.image("team/app", "1", [SIZE, 10])
-
-
-@pytest.fixture
-def front(upstream: Distribution, image: Image) -> Iterator[Front]:
-    with Front(upstream.url) as front:
-        yield front
-
-
-def get(front: Front, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
-    return Pusher(front.url).request(method, path, headers={"Accept": MANIFEST, **(headers or {})})
-
-
-def is_silent(front: Front) -> bool:
-    """Whether a new client hears nothing for half a second."""
-    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=0.5)
-    try:
-        connection.request("GET", "/v2/")
-        connection.getresponse()
-    except TimeoutError:
-        return True
-    finally:
-        connection.close()
-    return False
-
-
-def blob_path(image: Image) -> str:
-    return f"/v2/team/app/blobs/{digest_of(image.blobs[1])}"
-
-
-def broken_get(front: Front, path: str) -> tuple[int, bytes, str]:
-    """The announced length of an answer that breaks off, what came of it, and how it ended."""
-    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=20)
-    got, ended = b"", "whole"
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        length = int(answer.headers["Content-Length"])
-        while data := answer.read1(1 << 16):
-            got += data
-        ended = "fin" if len(got) < length else ended
-    except ConnectionResetError:
-        ended = "rst"
-    finally:
-        connection.close()
-    return length, got, ended
-
-
-def login(name: str, password: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
 def test_crane_pulls_the_same_image_with_and_without_the_front(
@@ -304,138 +237,6 @@ def test_no_answer_at_all(front: Front, how: str) -> None:
     assert get(front, "/v2/").status == 200
 
 
-def test_anonymous_tokens_are_asked_for_and_expire(front: Front, image: Image) -> None:
-    front.tokens = service = TokenService(anonymous=("team/*",))
-    refused = get(front, blob_path(image))
-    assert refused.status == 401
-    challenge = f'Bearer realm="{front.url}/token",service="front.example",scope="{PULL}"'
-    assert refused.headers["www-authenticate"] == challenge
-    token = json.loads(get(front, f"/token?service=front.example&scope={PULL}").body)["token"]
-    bearer = {"Authorization": f"Bearer {token}"}
-    assert get(front, blob_path(image), bearer).body == image.blobs[1]
-    assert get(front, "/v2/other/app/manifests/1", bearer).status == 401
-    service.revoke()
-    assert 'error="invalid_token"' in get(front, blob_path(image), bearer).headers["www-authenticate"]
-    service.life = -1.0
-    dead = json.loads(get(front, f"/token?scope={PULL}").body)["token"]
-    assert get(front, blob_path(image), {"Authorization": f"Bearer {dead}"}).status == 401
-    assert [(given.user, given.scopes) for given in service.issued] == [(None, (PULL,))] * 2
-    assert front.count("/token") == 2
-
-
-def test_tokens_for_users_by_get_post_and_refresh(front: Front, image: Image) -> None:
-    front.tokens = service = TokenService({"me": "secret"}, anonymous=False, field="access_token")
-    assert get(front, "/token", login("me", "wrong")).status == 401
-    assert get(front, "/token").status == 401
-    given = json.loads(get(front, f"/token?scope={PULL}&offline_token=true", login("me", "secret")).body)
-    form = {"Content-Type": "application/x-www-form-urlencoded"}
-    body = f"grant_type=refresh_token&refresh_token={given['refresh_token']}&scope={PULL}".encode()
-    again = json.loads(Pusher(front.url).request("POST", "/token", headers=form, body=body).body)
-    for answer in (given, again):
-        bearer = {"Authorization": f"Bearer {answer['access_token']}"}
-        assert get(front, blob_path(image), bearer).status == 200
-    assert [(one.method, one.grant, one.user) for one in service.issued] == [
-        ("GET", "basic", "me"),
-        ("POST", "refresh_token", "me"),
-    ]
-    assert service.refused == 2
-    service.post = False
-    assert Pusher(front.url).request("POST", "/token", headers=form, body=body).status == 404
-
-
-def test_a_password_is_asked_for_and_not_passed_on(front: Front, image: Image) -> None:
-    front.login = Credentials("me", "secret")
-    refused = get(front, blob_path(image))
-    assert (refused.status, refused.headers["www-authenticate"]) == (401, 'Basic realm="front"')
-    assert get(front, blob_path(image), login("me", "wrong")).status == 401
-    assert get(front, blob_path(image), login("me", "secret")).body == image.blobs[1]
-    assert front.records.totals()["authorized"] == 2
-
-
-def test_rules_for_bodies_wait_for_a_request_that_is_let_in(front: Front, image: Image) -> None:
-    front.login = Credentials("me", "secret")
-    rule = front.on(BLOBS, Fault(short=7), times=1)
-    assert get(front, blob_path(image)).status == 401
-    assert rule.taken == 0
-    assert get(front, blob_path(image), login("me", "secret")).body == image.blobs[1][:7]
-
-
-def test_redirected_blobs_refuse_authorization_and_expire(front: Front, image: Image) -> None:
-    front.on(BLOBS, Fault(elsewhere="host"), method="GET")
-    moved = get(front, blob_path(image))
-    location = moved.headers["location"]
-    assert moved.status == 307
-    assert location.startswith(front.elsewhere_url + "/elsewhere/v2/team/app/blobs/")
-    other = Pusher(front.elsewhere_url)
-    assert other.request("GET", location, headers={"Range": "bytes=5-9"}).body == image.blobs[1][5:10]
-    both = other.request("GET", location, headers=login("me", "secret"))
-    assert (both.status, b"Only one auth mechanism" in both.body) == (400, True)
-    assert other.request("GET", location.replace("X-Signature=", "X-Signature=0")).status == 403
-    assert other.request("GET", blob_path(image)).status == 404
-    front.clear()
-    front.on(BLOBS, Fault(elsewhere="host", life=-1))
-    late = other.request("GET", get(front, blob_path(image)).headers["location"])
-    assert (late.status, b"Request has expired" in late.body) == (403, True)
-    assert front.count("/elsewhere/*") == 4
-
-
-def test_a_redirect_may_be_relative_and_the_content_cut_there(front: Front, image: Image) -> None:
-    front.on(BLOBS, Fault(elsewhere="relative"))
-    front.on("*/blobs/*", Fault(cut=100), times=1)
-    location = get(front, blob_path(image)).headers["location"]
-    assert location.startswith("/elsewhere/v2/")
-    assert broken_get(front, location) == (SIZE, image.blobs[1][:100], "fin")
-    assert get(front, location).body == image.blobs[1]
-
-
-def test_pulls_are_counted_as_docker_hub_counts_them(front: Front) -> None:
-    front.hub = HubLimit(limit=2, retry_after=60)
-    left = []
-    for method in ("HEAD", "GET", "HEAD", "GET", "GET", "HEAD"):
-        answer = get(front, "/v2/team/app/manifests/1", method=method)
-        assert answer.headers["ratelimit-limit"] == "2;w=21600"
-        left.append((answer.status, answer.headers["ratelimit-remaining"]))
-    assert left == [
-        (200, "2;w=21600"),
-        (200, "1;w=21600"),
-        (200, "1;w=21600"),
-        (200, "0;w=21600"),
-        (429, "0;w=21600"),
-        (200, "0;w=21600"),
-    ]
-
-
-def test_it_goes_down_and_comes_back_at_the_same_port(front: Front) -> None:
-    url = front.url
-    kept = http.client.HTTPConnection("127.0.0.1", front.port, timeout=20)
-    kept.request("GET", "/v2/")
-    assert kept.getresponse().read() == b"{}"
-    front.down()
-    with pytest.raises(ConnectionRefusedError):
-        get(front, "/v2/")
-    assert kept.sock is not None
-    with pytest.raises(ConnectionResetError):
-        kept.sock.recv(1)
-    kept.close()
-    front.up()
-    assert front.url == url
-    assert get(front, "/v2/").status == 200
-
-
-@pytest.mark.parametrize("how", ["silent", "blackhole"])
-def test_silence_freezes_what_runs_and_what_comes(front: Front, image: Image, how: str) -> None:
-    front.on(BLOBS, Fault(rate=10_000_000))
-    with ThreadPoolExecutor(1) as threads:
-        running = threads.submit(get, front, blob_path(image))
-        front.wait_until(lambda: front.sent() > 100_000)
-        front.down("silent" if how == "silent" else "blackhole")
-        silent, frozen, done = is_silent(front), front.sent(), running.done()
-        front.up()
-        assert (silent, frozen < SIZE, done) == (True, True, False)
-        assert running.result(20).body == image.blobs[1]
-    assert get(front, "/v2/").status == 200
-
-
 def test_waiting_for_what_does_not_come_fails_with_what_came(front: Front) -> None:
     get(front, "/v2/")
     with pytest.raises(AssertionError, match="GET /v2/: 200"):
@@ -457,14 +258,6 @@ def test_it_speaks_tls(upstream: Distribution, image: Image, tmp_path: Path) -> 
         assert pusher.request("GET", blob_path(image)).body == image.blobs[1]
         begun = pusher.request("POST", "/v2/team/app/blobs/uploads/")
         assert begun.headers["location"].startswith(f"{front.url}/v2/")
-
-
-def test_it_logs_in_to_the_registry_behind_it(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    user = Credentials("me", "secret")
-    with Distribution(need_distribution(request), tmp_path, users=user, tls=True) as guarded:
-        guarded.pusher.image("a", "1", [10])
-        with Front(guarded.url, target_ca=guarded.ca, target_login=user) as front:
-            assert get(front, "/v2/a/manifests/1").status == 200
 
 
 def test_the_program_prints_what_it_counted(upstream: Distribution, image: Image) -> None:

@@ -26,12 +26,6 @@ def program(request: pytest.FixtureRequest) -> Path:
     return need_distribution(request)
 
 
-@pytest.fixture(scope="module")
-def upstream(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    with Distribution(program, tmp_path_factory.mktemp("upstream")) as server:
-        yield server
-
-
 @pytest.fixture
 def nginx(request: pytest.FixtureRequest, upstream: Distribution, tmp_path: Path) -> Iterator[Nginx]:
     found = find_program("nginx")
