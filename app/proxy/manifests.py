@@ -193,6 +193,7 @@ class ProxiedManifests(Manifests):
             raise Portal(f"{said}: {exc.message}") from exc
         await super().put(reply.body, content_type, digest=digest, tagged=(), by=None, sparse=True)
         self._upstream.misses.forget((self._name, actual))
+        self._cache.pulls.note(self._name, actual)
         return await first_entry(self._bucket, self._name, actual) or Entry(
             actual, "", manifest.media_type, len(reply.body)
         )
@@ -239,8 +240,8 @@ class ProxiedManifests(Manifests):
 
 
 def writer(upstream: Upstream) -> str:
-    """Who wrote the tags of this upstream's repositories."""
-    return f"upstream {upstream.name}"
+    """Who wrote the tags of this upstream's repositories: no user, for their names hold no colon."""
+    return f"upstream:{upstream.name}"
 
 
 async def _head(source: Upstream, name: str, tag: Tag) -> Digest | None:
