@@ -25,6 +25,7 @@ __all__ = ["Reply", "Stream", "UpstreamClient"]
 
 _HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _HUB_DIALLED: Final = "registry-1.docker.io"
+_NO_HEAD: Final = 405
 
 
 class _Refused(Exception):
@@ -88,12 +89,17 @@ class UpstreamClient:
         return f"{self._prefix}{repository}"
 
     async def head(self, repository: str, tail: str, accept: Sequence[str] = ()) -> Reply:
-        """HEAD of `manifests/<tag>` or `blobs/<digest>`: a 200 with whatever headers came, which may be few."""
+        """HEAD of `manifests/<tag>` or `blobs/<digest>`: a 200 with whatever headers came, which may be few.
+
+        An upstream that knows no HEAD of manifests is asked with GET.
+        """
         async with self._asked("HEAD", repository, tail, _accepting(accept)) as response:
-            if response.status != 200:
+            if response.status == 200:
+                check_content(response, self._name)
+                return Reply(200, response.headers, b"")
+            if response.status != _NO_HEAD:
                 raise Portal(f"{self._name} answered {response.status} to HEAD")
-            check_content(response, self._name)
-            return Reply(response.status, response.headers, b"")
+        return Reply(200, (await self.get(repository, tail, accept=accept)).headers, b"")
 
     async def get(
         self,
@@ -203,7 +209,8 @@ class UpstreamClient:
                 )
                 if tail.startswith("manifests/"):
                     self._rates.observe(response.headers)
-                if response.status >= 400:
+                no_head = method == "HEAD" and response.status == _NO_HEAD and tail.startswith("manifests/")
+                if response.status >= 400 and not no_head:
                     raise await self._refused(response)
             except _Refused as refused:
                 self._note(refused.failure, counts(refused.failure, refused.status))

@@ -62,6 +62,20 @@ async def test_a_manifest_comes_whole_with_its_headers() -> None:
     assert "Authorization" not in first
 
 
+async def test_an_upstream_without_head_is_asked_with_get() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.method == "HEAD":
+            return web.Response(status=405)
+        return web.Response(body=MANIFEST, headers={"Docker-Content-Digest": DIGEST})
+
+    async with serve(handler) as upstream, dial(upstream.base) as dialled:
+        reply = await dialled.client.head("app", "manifests/1")
+        assert (reply.status, reply.headers["Docker-Content-Digest"], reply.body) == (200, DIGEST, b"")
+        with pytest.raises(Failing, match="405"):
+            await dialled.client.head("app", f"blobs/{DIGEST}")
+    assert [request.method for request in upstream.requests] == ["HEAD", "GET", "HEAD"]
+
+
 async def test_a_query_and_an_etag_are_sent() -> None:
     async with serve(always(304, ETag='"x"')) as upstream, dial(upstream.base) as dialled:
         assert (await dialled.client.get("app", "tags/list", query={"n": "5", "last": "a b"}, etag='"x"')).status == 304
