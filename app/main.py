@@ -14,7 +14,7 @@ from app.api.description import Site
 from app.api.exchange import Pace, Receive, Scope, Send
 from app.api.health import Readiness, health
 from app.api.peer import PREFIX as PEER_PREFIX, PeerApi
-from app.api.v2 import V2, Rules
+from app.api.v2 import V2, Load, Rules
 from app.auth.access import Access
 from app.auth.authenticator import Authenticator
 from app.auth.users import Users
@@ -86,6 +86,7 @@ async def open_service(settings: Settings, log: Log) -> AsyncIterator[Service]:
         readiness = Readiness(registry.ready)
         pace = Pace(settings.http.minimum_rate, settings.http.stall_timeout)
         proxy = await stack.enter_async_context(open_proxy_of(settings, bucket, metrics, log))
+        load = Load(settings.http.requests)
         doors = {
             listener.key: V2(
                 registry,
@@ -93,7 +94,7 @@ async def open_service(settings: Settings, log: Log) -> AsyncIterator[Service]:
                 authenticator if users and not listener.open_door else None,
                 _access(settings, listener, users=users is not None),
                 rules=Rules(settings.registry.delete, listener.read_only, listener.default_upstream),
-                limit=settings.http.requests,
+                load=load,
                 pace=pace,
                 metrics=metrics,
                 log=log,
@@ -152,8 +153,9 @@ def _access(settings: Settings, listener: Listener, *, users: bool) -> Access:
     """Who may do what at one listener; behind an open door nobody is asked who they are."""
     return Access(
         realm=settings.auth.realm,
-        users=users and not listener.open_door,
+        users=users,
         anonymous=listener.anonymous,
+        asks=not listener.open_door,
         rules=settings.auth.rules,
     )
 

@@ -1,6 +1,6 @@
 """What the READMEs say is true: every setting and command is there, every room has a page, every link leads somewhere.
 
-`python -m tests.test_docs` writes the generated tables of README.md anew.
+`python -m tests.test_docs` writes the generated tables of README.md and app/README.md anew.
 """
 
 import re
@@ -71,6 +71,7 @@ def _cell(text: str) -> str:
 
 
 TABLES: Final = {"settings": settings_table, "commands": commands_table}
+PLACES: Final = {"settings": ROOT / "app/README.md", "commands": README}
 
 
 def _between(name: str) -> re.Pattern[str]:
@@ -85,10 +86,10 @@ def written(text: str) -> str:
     return text
 
 
-def test_the_readme_lists_every_setting_and_every_command_as_they_are() -> None:
-    text = README.read_text()
-    for name in TABLES:
-        assert _between(name).search(text), f"README.md has no place for the {name}"
+@pytest.mark.parametrize("name", TABLES)
+def test_pages_list_every_setting_and_every_command_as_they_are(name: str) -> None:
+    text = PLACES[name].read_text()
+    assert _between(name).search(text), f"{PLACES[name]} has no place for the {name}"
     assert text == written(text), "run `.venv/bin/python -m tests.test_docs`, which writes these tables anew"
 
 
@@ -160,4 +161,5 @@ def test_the_changelog_begins_with_the_version_of_the_project() -> None:
 
 
 if __name__ == "__main__":
-    README.write_text(written(README.read_text()))
+    for place in PLACES.values():
+        place.write_text(written(place.read_text()))

@@ -66,6 +66,14 @@ class Rules:
     upstream: str | None = None
 
 
+@dataclass(slots=True)
+class Load:
+    """Requests that are being answered at all listeners together, and how many that may be."""
+
+    limit: int
+    running: int = 0
+
+
 class V2:
     """An ASGI application for paths that begin with `/v2`."""
 
@@ -77,7 +85,7 @@ class V2:
         access: Access,
         *,
         rules: Rules,
-        limit: int,
+        load: Load,
         pace: Pace,
         metrics: Metrics,
         log: Log,
@@ -87,8 +95,7 @@ class V2:
         self._authenticator = authenticator
         self._access = access
         self._rules = rules
-        self._limit = limit
-        self._running = 0
+        self._load = load
         self._pace = pace
         self._metrics = metrics
         self._log = log
@@ -98,12 +105,12 @@ class V2:
         path = parse_path(scope["path"])
         began = time.perf_counter()
         self._metrics.in_flight.inc()
-        self._running += 1
+        self._load.running += 1
         error: str | None = "cancelled"
         try:
             error = await self._answer(exchange, path)
         finally:
-            self._running -= 1
+            self._load.running -= 1
             self._metrics.in_flight.dec()
             self._record(exchange, path, time.perf_counter() - began, error)
 
@@ -128,7 +135,7 @@ class V2:
     async def _serve(self, exchange: Exchange, path: Path | None) -> None:
         if path is None:
             raise NotFound()
-        if self._running > self._limit:
+        if self._load.running > self._load.limit:
             raise Unavailable("too many requests at once", headers={"Retry-After": "2"})
         if self._authenticator is not None:
             text = exchange.header(b"authorization")

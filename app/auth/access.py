@@ -42,10 +42,17 @@ class Access:
     """
 
     def __init__(
-        self, *, realm: str, users: bool, anonymous: Anonymous | None = None, rules: Sequence[RuleSettings] = ()
+        self,
+        *,
+        realm: str,
+        users: bool,
+        anonymous: Anonymous | None = None,
+        rules: Sequence[RuleSettings] = (),
+        asks: bool = True,
     ) -> None:
+        """`asks`: whether credentials are asked for; behind an open door nobody is challenged."""
         self._realm = realm
-        self._users = users
+        self._challenges = users and asks
         self._rules = Rules(rules)
         if not users and (anonymous == "push" or (anonymous is None and not self._rules)):
             self._anonymous = _EVERYTHING
@@ -61,7 +68,7 @@ class Access:
         """
         if self.allows(caller, action, repository):
             return
-        if caller.anonymous and self._users:
+        if caller.anonymous and self._challenges:
             raise unauthorized(self._realm)
         raise Denied(detail={"action": action.value, "repository": repository})
 
@@ -71,7 +78,7 @@ class Access:
         Docker and podman look for a challenge only here: where there are users, the answer to a caller without
         credentials is a 401 even when it may pull, or a later push would never send any.
         """
-        if caller.anonymous and self._users:
+        if caller.anonymous and self._challenges:
             raise unauthorized(self._realm)
 
     def allows(self, caller: Caller, action: Action, repository: str | None) -> bool:

@@ -16,14 +16,13 @@ from app.proxy.credentials.login import Credentials
 from app.proxy.errors import Missing, Portal, RateLimited, Unreachable, UpstreamError
 from app.proxy.rates import RateLimit
 from app.proxy.redirects import MOST, REDIRECTS, next_address, same_origin
-from app.proxy.settings import UpstreamSettings
+from app.proxy.settings import HUB, UpstreamSettings
 from app.proxy.stream import Stream
 from app.proxy.tokens import Tokens
 from app.proxy.transport import Transport, check_encoding
 
 __all__ = ["Reply", "Stream", "UpstreamClient"]
 
-_HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _HUB_DIALLED: Final = "registry-1.docker.io"
 _NO_HEAD: Final = 405
 
@@ -58,9 +57,9 @@ class UpstreamClient:
         self._rates = rates
         self._probe_timeout = 2 * settings.connect_timeout  # to connect, and to answer
         base = URL(settings.url)
-        if base.host in _HUB:
+        if base.host in HUB:
             base = base.with_host(_HUB_DIALLED)
-        self._hub = base.host in _HUB or bool({settings.name, *settings.aliases} & _HUB)
+        self._hub = base.host in HUB or bool({settings.name, *settings.aliases} & HUB)
         path = base.raw_path.strip("/")
         self._origin = base.origin()
         if path == "v2" or path.endswith("/v2"):  # the API's own root

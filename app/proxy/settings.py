@@ -12,6 +12,8 @@ from app.quantities import Duration, Size
 FailureKind = Literal["network", "server_error", "rate_limited", "captive_portal", "denied", "missing"]
 """Why an upstream did not give what it was asked for."""
 
+HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+"""Names of Docker Hub."""
 _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?")
 _PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9]+)?")
 
@@ -113,7 +115,7 @@ class UpstreamSettings(_Model):
     prefetch: PrefetchSettings = Field(PrefetchSettings(), description="what is fetched in the background")
     fallbacks: list[str] = Field([], description="upstreams to ask, in this order, where this one fails or has it not")
     token_hosts: list[str] = Field([], description="further hosts whose token service may see the credentials")
-    allow_private: bool = Field(False, description="allow redirects to private addresses")
+    allow_private: bool = Field(False, description="allow redirects and token services at private addresses")
     connections: int = Field(6, ge=1, le=256, description="most transfers at once")
     bandwidth: Size | None = Field(None, ge=1024, description="most bytes a second")
     rate_reserve: int = Field(10, ge=0, description="pulls of a rate limit that are kept for people: no prefetch below")
@@ -144,6 +146,12 @@ class UpstreamSettings(_Model):
         return text.rstrip("/")
 
 
+def names_of(upstream: UpstreamSettings) -> set[str]:
+    """Everything that clients may call it, in lower case; Docker Hub has three names whichever is configured."""
+    own = {upstream.name, *upstream.aliases}
+    return own | HUB if own & HUB else own
+
+
 class SpoolSettings(_Model):
     """The disk space through which transfers go."""
 
@@ -164,11 +172,16 @@ class ProxySettings(_Model):
     pin_interval: Duration = Field(3600, gt=0, description="seconds between two rounds that keep pins fresh")
     eviction_interval: Duration = Field(300, gt=0, description="seconds between two looks at the size of caches")
 
+    @field_validator("default_upstream")
+    @classmethod
+    def _lower(cls, name: str | None) -> str | None:
+        return name.lower() if name else None
+
     @model_validator(mode="after")
     def _names(self) -> "ProxySettings":
         known: set[str] = set()
         for upstream in self.upstreams:
-            for name in {upstream.name, *upstream.aliases}:
+            for name in names_of(upstream):
                 if name in known:
                     raise ValueError(f"two upstreams are called {name}")
                 known.add(name)

@@ -13,14 +13,12 @@ from app.proxy.errors import Missing, UpstreamError
 from app.proxy.lane import Lane
 from app.proxy.misses import Misses
 from app.proxy.rates import RateLimit
-from app.proxy.settings import UpstreamSettings
+from app.proxy.settings import HUB, UpstreamSettings, names_of
 from app.registry.bucket import Recent
 from app.telemetry.upstreams import UpstreamMetrics
 
 T = TypeVar("T")
 
-HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
-"""Names of Docker Hub; where one of them is configured, clients may use any."""
 _NAMED: Final = 100_000
 
 Report = Callable[[str, str], None]
@@ -50,8 +48,7 @@ class Upstream:
     @property
     def names(self) -> set[str]:
         """Everything that clients may call it, in lower case."""
-        own = {self.name, *self.settings.aliases}
-        return own | HUB if own & HUB else own
+        return names_of(self.settings)
 
     @property
     def hub(self) -> bool:

@@ -3,7 +3,7 @@
 import json
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from app.oci.digests import Digest
 from app.oci.errors import BlobUploadUnknown
@@ -11,6 +11,9 @@ from app.oci.names import Name
 from app.registry import keys
 from app.registry.bucket import Bucket
 from app.registry.keys import Copy
+
+_SKEW: Final = 900
+"""Seconds by which the clocks of replicas may differ (design, section 5, rule 3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ async def unseal(bucket: Bucket, upload_id: str, token: str, name: Name, owner: 
         raise BlobUploadUnknown()
     fields: dict[str, Any] = json.loads(payload)
     session = Session(id=upload_id, **fields)
-    if not 0 <= time.time() - session.started < bucket.lifetimes.upload:
+    if not -_SKEW <= time.time() - session.started < bucket.lifetimes.upload:
         raise BlobUploadUnknown("the upload is too old")
     return session
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -59,6 +60,17 @@ async def test_a_streamed_upload_is_finished_by_another_replica(replica: Replica
     assert await replica.read(DIGEST) == DATA
     again = await replica.repository().uploads.finish(session, DIGEST, stream(), None)
     assert again.digest == DIGEST
+
+
+@pytest.mark.parametrize("ahead", [0, 3, 890])
+async def test_a_replica_whose_clock_is_behind_goes_on_with_an_upload(
+    replica: Replica, other: Replica, ahead: int
+) -> None:
+    begun = replica.repository().uploads.begin("sha256")
+    session = replace(begun, started=begun.started + ahead)
+    there = await passed(session, replica, other)
+    await other.repository().uploads.finish(there, DIGEST, stream(DATA), None)
+    assert await replica.read(DIGEST) == DATA
 
 
 async def test_a_wrong_digest_is_refused_and_links_nothing(replica: Replica) -> None:
