@@ -1,5 +1,6 @@
 """Addresses that an upstream may send us to: public ones, unless the operator named the host."""
 
+import re
 import socket
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -10,10 +11,16 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 _TRANSLATED: Final = IPv6Network("64:ff9b::/96")
 """IPv6 addresses that a gateway turns into the IPv4 address in their last 32 bits (RFC 6052)."""
+_HOST: Final = re.compile(r"[A-Za-z0-9_.:-]{1,253}")
 
 
 class AddressRefused(OSError):
     """A host whose addresses are all private, loopback, link-local or otherwise not public."""
+
+
+def is_host(text: str) -> bool:
+    """Whether this may be a host: a name as DNS carries it, or an address. What else upstreams write is not shown."""
+    return _HOST.fullmatch(text) is not None
 
 
 def is_public(address: str) -> bool:
@@ -78,7 +85,10 @@ class GuardedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """The addresses that may be dialled. Raises AddressRefused where there are others only, OSError otherwise."""
-        found = await self._resolver.resolve(host, port, family)
+        try:
+            found = await self._resolver.resolve(host, port, family)
+        except UnicodeError as exc:  # a label that is empty, or longer than DNS can say
+            raise socket.gaierror(socket.EAI_NONAME, "no host name") from exc
         allowed = found if self._rule.trusts(host) else [result for result in found if is_public(result["host"])]
         if found and not allowed:
             raise AddressRefused("a private address")

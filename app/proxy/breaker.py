@@ -41,7 +41,7 @@ class Breaker:
         self._state: State = "closed"
         self._since: float | None = None
         self._failures = 0
-        self._outage = "unreachable"
+        self._outage, self._why = "unreachable", ""
         self._opened_at = self._next_probe = 0.0  # monotonic
         self._opened, self._closed = asyncio.Event(), asyncio.Event()
         self._prober: asyncio.Task[object] | None = None
@@ -61,7 +61,7 @@ class Breaker:
         if self._state == "closed" or (self._prober is not None and self._prober is asyncio.current_task()):
             return
         now = time.monotonic()
-        reason = f"{self._name} has been {self._outage} for {_span(now - self._opened_at)}"
+        reason = f"{self._name} has been {self._outage} for {_span(now - self._opened_at)}{self._why}"
         raise Unreachable(reason, retry_after=max(_LEAST_RETRY, self._next_probe - now))
 
     def succeeded(self) -> None:
@@ -81,6 +81,8 @@ class Breaker:
             self.succeeded()
             return
         self._failures += 1
+        why = failure.reason.removeprefix(self._name).lstrip(": ")
+        self._why = f" ({why})" if why else ""
         if self._state == "closed" and self._failures >= self._threshold:
             self._outage = _SAID.get(failure.kind, "unreachable")
             self._since, self._opened_at = time.time(), time.monotonic()

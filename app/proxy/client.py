@@ -118,7 +118,10 @@ class UpstreamClient:
             if response.status != 200:
                 raise Portal(f"{self._name} answered {response.status} to GET")
             check_content(response, self._name)
-            return Reply(200, response.headers, await self._transport.read(response, limit))
+            body = await self._transport.read(response, limit)
+        if body is None:  # what one repository holds says nothing about the health of the upstream
+            raise Portal(f"{self._name} answered more than {limit} bytes where that is too much")
+        return Reply(200, response.headers, body)
 
     @asynccontextmanager
     async def stream(self, repository: str, tail: str, *, start: int = 0) -> AsyncIterator[Stream]:
@@ -197,7 +200,8 @@ class UpstreamClient:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer at the end of all challenges and redirects, which is no refusal; refusals are counted here."""
         self._breaker.admit()
-        pause = self._rates.refuses()
+        pull = method == "GET" and tail.startswith("manifests/")
+        pause = self._rates.refuses(pull=pull)
         if pause is not None:
             raise RateLimited(f"{self._name} has had too many requests", retry_after=pause)
         url = URL(f"{self._root}/{self.remote(repository)}/{tail}", encoded=True)
@@ -212,10 +216,10 @@ class UpstreamClient:
                 if response.status >= 400 and not no_head:
                     raise await self._refused(response)
             except _Refused as refused:
-                self._note(refused.failure, counts(refused.failure, refused.status))
+                self._note(refused.failure, counts(refused.failure, refused.status), pull)
                 raise refused.failure from None
             except UpstreamError as failure:
-                self._note(failure, True)
+                self._note(failure, True, pull)
                 raise
             yield response
 
@@ -265,9 +269,9 @@ class UpstreamClient:
             failure = Missing(f"{self._name} does not have that, or not for everybody")
         return _Refused(failure, response.status)
 
-    def _note(self, failure: UpstreamError, unhealthy: bool) -> None:
+    def _note(self, failure: UpstreamError, unhealthy: bool, pull: bool) -> None:
         if isinstance(failure, RateLimited):
-            self._rates.limited(failure.retry_after)
+            self._rates.limited(failure.retry_after, pull=pull)
         if unhealthy:
             self._breaker.failed(failure)
         else:

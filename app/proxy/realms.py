@@ -5,6 +5,7 @@ from typing import Final
 
 from yarl import URL
 
+from app.proxy.addresses import is_host
 from app.proxy.errors import Portal
 
 _KNOWN: Final = {
@@ -24,13 +25,15 @@ def trusted_realm(realm: str, origin: URL, listed: Collection[str], name: str) -
     """
     try:
         url = URL(realm)
-        host, port = (url.host or "").lower(), url.port
+        host, port = (url.raw_host or "").lower() if url.host else "", url.port  # `host` raises for what is no IDNA
     except ValueError:
         raise Portal(f"{name} names a token service that is no URL") from None
-    if url.scheme not in ("http", "https") or not host or url.user is not None or url.password is not None:
+    if url.scheme not in ("http", "https") or not is_host(host) or url.user is not None or url.password is not None:
         raise Portal(f"{name} names a token service that is no URL")
     if url.scheme == "http" and origin.scheme != "http":
         raise Portal(f"{name} names a token service without TLS, which is refused")
-    if not (host == origin.host or host in _KNOWN.get(origin.host or "", ()) or {host, f"{host}:{port}"} & set(listed)):
+    if not (
+        host == origin.raw_host or host in _KNOWN.get(origin.host or "", ()) or {host, f"{host}:{port}"} & set(listed)
+    ):
         raise Portal(f"{name} sends its logins to {host[:100]}; if that is right, add it to token_hosts")
     return url.with_fragment(None)

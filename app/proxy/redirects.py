@@ -4,6 +4,7 @@ from typing import Final
 
 from yarl import URL
 
+from app.proxy.addresses import is_host
 from app.proxy.errors import Portal
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -23,14 +24,14 @@ def next_address(current: URL, location: str | None, name: str) -> URL:
     try:
         # Signed addresses are passed on as they came: another encoding of the same path is another signature.
         target = current.join(URL(location, encoded=True)).with_user(None).with_fragment(None)
-        port, host = target.port, target.host
+        port, host = target.port, target.raw_host if target.host else None  # `host` raises for what is no IDNA
     except (ValueError, UnicodeError):
         raise Portal(f"{name} answered a redirect that leads nowhere") from None
     if target.scheme not in ("http", "https") or not host or not port:
         raise Portal(f"{name} answered a redirect that leads to no web server")
     if current.scheme == "https" and target.scheme == "http":
         raise Portal(f"{name} redirects from https to http, which is refused")
-    if not str(target).isascii() or any(character <= " " for character in str(target)):
+    if not is_host(host) or not str(target).isascii() or any(character <= " " for character in str(target)):
         raise Portal(f"{name} answered a redirect that leads nowhere")
     return target
 

@@ -136,7 +136,10 @@ class Tokens:
     async def _answer(self, response: ClientResponse) -> bytes:
         if response.status == 200:
             check_content(response, self._name)
-            return await self._transport.read(response, _LIMIT)
+            body = await self._transport.read(response, _LIMIT)
+            if body is None:
+                raise Portal(f"the token service of {self._name} answered more than {_LIMIT} bytes")
+            return body
         await self._transport.drain(response)
         raise _refused(response, self._name)
 

@@ -112,8 +112,8 @@ class Transport:
         finally:
             response.release() if response.content.at_eof() else response.close()
 
-    async def read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
-        """The whole body of an answer. Raises Unreachable, and Portal above `limit` bytes or for an encoded body."""
+    async def read(self, response: aiohttp.ClientResponse, limit: int) -> bytes | None:
+        """The whole body of an answer; None above `limit` bytes. Raises Unreachable, and Portal for an encoded body."""
         check_encoding(response, self._name)
         parts: list[bytes] = []
         size = 0
@@ -122,7 +122,7 @@ class Transport:
                 while chunk := await response.content.read(READ):
                     size += len(chunk)
                     if size > limit:
-                        raise Portal(f"{self._name} answered more than {limit} bytes where that is too much")
+                        return None
                     parts.append(chunk)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             raise self.failure(exc, response.url) from None
@@ -132,16 +132,17 @@ class Transport:
         """What a refusal says, up to `limit` bytes; nothing where it breaks off: its status says enough."""
         parts: list[bytes] = []
         try:
-            while limit > 0 and (chunk := await response.content.read(limit)):
-                limit -= len(chunk)
-                parts.append(chunk)
+            async with asyncio.timeout(self._settings.stall_timeout):
+                while limit > 0 and (chunk := await response.content.read(limit)):
+                    limit -= len(chunk)
+                    parts.append(chunk)
         except (aiohttp.ClientError, TimeoutError, OSError):
             return b""
         return b"".join(parts)
 
     def failure(self, exc: Exception, url: URL) -> UpstreamError:
         """What an exception of a connection means. Its reason holds host names, and nothing else of the URL."""
-        where = self._name if url.host == self._host else f"{self._name}: {url.host}"
+        where = self._name if url.host == self._host else f"{self._name}: {(url.raw_host or '')[:100]}"
         if isinstance(exc, aiohttp.InvalidURL):
             return Portal(f"{where} is no host name that can be dialled")
         for cause in _causes(exc):

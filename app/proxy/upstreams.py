@@ -1,6 +1,7 @@
 """One upstream registry: its settings, the client that talks to it, and what is known of its health and its answers."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, Literal, TypeVar
 
 from app.oci.digests import Digest
@@ -36,7 +37,7 @@ class Upstream:
         self.prefix = settings.name.replace(":", "_")
         self.sources: Sequence[Upstream] = (self,)
         self.metrics = metrics
-        self.rates = RateLimit(settings.rate_reserve)
+        self.rates = RateLimit(settings.rate_reserve, on_change=partial(metrics.rate, settings.name))
         self.lane = Lane(settings.connections, settings.bandwidth)
         self.misses = Misses(negative_ttl)
         self.named: Recent[tuple[Name, Digest], int] = Recent(_NAMED)
