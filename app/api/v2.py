@@ -165,9 +165,9 @@ class V2:
         """The repository, once its name is valid and the caller may do this to it."""
         repository = self._repositories.find(self._asked(exchange, path), partial(self._may_pull, exchange.caller))
         exchange.notes = repository.notes
-        self._access.authorize(exchange.caller, action, repository.name)
         if action is not Action.PULL and self._rules.read_only:
             raise Unsupported("the registry is read-only")
+        self._access.authorize(exchange.caller, action, repository.name)
         if action is Action.DELETE and not self._rules.delete:
             raise Unsupported("deleting is switched off")
         return repository
