@@ -15,15 +15,16 @@ from app.registry.sessions import Session
 
 async def post_upload(exchange: Exchange, repository: Repository, access: Access) -> None:
     """end-4, end-11: 202 with the Location of a new upload; 201 for a mount, or for a blob that came with the request."""
+    uploads = repository.uploads  # refused where nothing can be pushed, and mounted neither
     if (text := exchange.parameter("mount")) is not None:
         blob = await _mount(exchange, repository, access, text)
         if blob is not None:
             return await _created(exchange, repository, blob)
     elif (text := exchange.parameter("digest")) is not None:
         digest = parse_digest(text)
-        return await _created(exchange, repository, await repository.uploads.put(digest, exchange.chunks()))
+        return await _created(exchange, repository, await uploads.put(digest, exchange.chunks()))
     algorithm = parse_algorithm(exchange.parameter("digest-algorithm") or DEFAULT_ALGORITHM)
-    session = repository.uploads.begin(algorithm)
+    session = uploads.begin(algorithm)
     return await exchange.answer(202, _standing(exchange, repository, session))
 
 

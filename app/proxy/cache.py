@@ -1,6 +1,6 @@
 """What all cached repositories share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,14 +38,15 @@ class Cache:
     pulls: Pulls
     flights: Flights[tuple[Name, str], Any] = field(default_factory=Flights)
     learned: Recent[tuple[Name, Digest], bool] = field(default_factory=lambda: Recent(_LEARNED))
-
     lists: Recent[tuple[Name, int, Tag | None], Listed] = field(default_factory=lambda: Recent(_LISTS))
+    cursors: Recent[tuple[Name, int, Tag], Mapping[str, str]] = field(default_factory=lambda: Recent(_LISTS))
+    """How upstreams call the page of so many tags after one: some know no `last`, but a token of their own."""
 
-    def learn(self, upstream: Upstream, name: Name, digest: Digest, manifest: Manifest) -> bool:
-        """Remembers which blobs a manifest of this repository names; False when that was known."""
+    def pulled(self, upstream: Upstream, name: Name, digest: Digest, manifest: Manifest, data: bytes) -> None:
+        """A manifest of this repository is read: remembers which blobs it names, and has them fetched, once."""
         if self.learned.get((name, digest)):
-            return False
-        self.learned.put((name, digest), True)
+            return
         for blob in manifest.blobs:
             upstream.named.put((name, blob.digest), blob.size)
-        return True
+        if self.prefetch.pulled(upstream, name, manifest, data):
+            self.learned.put((name, digest), True)

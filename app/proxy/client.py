@@ -90,7 +90,7 @@ class UpstreamClient:
     async def head(self, repository: str, tail: str, accept: Sequence[str] = ()) -> Reply:
         """HEAD of `manifests/<tag>` or `blobs/<digest>`: a 200 with whatever headers came, which may be few.
 
-        An upstream that knows no HEAD of manifests is asked with GET.
+        An upstream that knows no HEAD of manifests is asked with GET: then the body comes too.
         """
         async with self._asked("HEAD", repository, tail, _accepting(accept)) as response:
             if response.status == 200:
@@ -98,7 +98,7 @@ class UpstreamClient:
                 return Reply(200, response.headers, b"")
             if response.status != _NO_HEAD:
                 raise Portal(f"{self._name} answered {response.status} to HEAD")
-        return Reply(200, (await self.get(repository, tail, accept=accept)).headers, b"")
+        return await self.get(repository, tail, accept=accept)
 
     async def get(
         self,

@@ -2,15 +2,19 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from app.oci.errors import ManifestInvalid
+from app.oci.manifests import Manifest, parse_manifest
 from app.proxy.client import Reply
 from app.proxy.errors import Portal
 from app.proxy.upstreams import Upstream
 
 BYTES: Final = 8 << 20
 """The largest list that is read."""
+_VAGUE: Final = frozenset({"application/json", "application/octet-stream", "text/plain"})
 _NEXT: Final = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?', re.IGNORECASE)
 
 
@@ -31,3 +35,22 @@ def next_page(reply: Reply) -> dict[str, str] | None:
     if found is None:
         return None
     return {name: values[0] for name, values in parse_qs(urlsplit(found[1]).query).items()}
+
+
+def parsed_manifest(reply: Reply, *, certain: bool) -> tuple[Manifest, str | None]:
+    """Reads the manifest as the type that the answer says, or, where that is nonsense, as the one it says itself.
+
+    JSON that says nothing of itself is taken for a manifest only where it is `certain` that a registry sent it.
+    Raises ManifestInvalid.
+    """
+    said = reply.headers.get("Content-Type")
+    choices: Sequence[str | None] = (said, None)
+    if said is None or said.partition(";")[0].strip() in _VAGUE:
+        choices = (None, "application/json") if certain else (None,)
+    failures: list[ManifestInvalid] = []
+    for content_type in choices:
+        try:
+            return parse_manifest(reply.body, content_type), content_type
+        except ManifestInvalid as exc:
+            failures.append(exc)
+    raise failures[0]

@@ -2,17 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from app.oci.digests import Digest, algorithm_of, digest_of, parse_digest
-from app.oci.errors import DigestInvalid, ManifestInvalid, ManifestUnknown, RegistryError, Unavailable, Unsupported
-from app.oci.manifests import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Manifest, parse_manifest
+from app.oci.errors import DigestInvalid, ManifestInvalid, ManifestUnknown, Unsupported
+from app.oci.manifests import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, parse_manifest
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.proxy.cache import Cache
 from app.proxy.client import Reply
+from app.proxy.documents import parsed_manifest
 from app.proxy.errors import Failing, Missing, Portal, Unreachable, UpstreamError
 from app.proxy.failures import meaning
 from app.proxy.upstreams import Upstream
@@ -27,6 +28,9 @@ from app.registry.stored import first_entry, read_manifest
 from storage import NotFound
 
 ACCEPT: Final = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*")
+_OUTAGES: Final = frozenset({"network", "server_error", "rate_limited", "captive_portal"})
+"""Failures behind which the upstream will not give blobs either."""
+_UNCHANGED: Final = 304
 _CHECK: Final = 5.0
 """Seconds after which a tag that we know is answered unchecked; the check goes on."""
 
@@ -40,6 +44,7 @@ class ProxiedManifests(Manifests):
         self._upstream = upstream
         self._notes = notes
         self._careful = careful
+        self._cut_off = False
 
     async def stat(self, digest: Digest) -> Entry:
         """As the registry's; the upstream is asked for what is not here. Raises ManifestUnknown, Denied, Unavailable."""
@@ -99,24 +104,33 @@ class ProxiedManifests(Manifests):
 
     @translated
     async def _current(self, tag: Tag) -> Entry:
-        known = await self._known(tag)
-        if known is not None:
-            self._notes.age = max(0.0, time.time() - known[1])
-            fixed = self._upstream.immutable(self._name, tag, fnmatchcase)
-            if fixed or self._notes.age < self._upstream.settings.tag_ttl:
+        written = await self._known(tag)
+        known = written[0] if written else None
+        if written is not None:
+            self._notes.age = max(0.0, time.time() - written[1])
+            if self._is_fixed(tag) or self._notes.age < self._upstream.settings.tag_ttl:
                 self._count(hit=True)
-                return known[0]
-        elif self._upstream.misses.knows((self._name, tag)):
-            raise ManifestUnknown(detail={"tag": tag})
+                return written[0]
         self._count(hit=False)
+        if self._upstream.misses.knows((self._name, tag)):
+            return self._stale(tag, known, Missing(f"{self._upstream.name} does not have that"))
         try:
             async with asyncio.timeout(_CHECK if known else None):
-                entry = await self._check(tag, known[0] if known else None)
-        except (UpstreamError, TimeoutError) as exc:
-            failure = exc if isinstance(exc, UpstreamError) else Unreachable(f"{self._upstream.name} is slow to answer")
-            return self._stale(tag, known[0] if known else None, failure)
+                entry = await self._check(tag, known)
+        except TimeoutError:
+            return self._stale(tag, known, Unreachable(f"{self._upstream.name} is slow to answer"))
+        except UpstreamError as exc:
+            if isinstance(exc, Missing):
+                self._upstream.misses.note((self._name, tag))
+            return self._stale(tag, known, exc)
         self._notes.age = 0.0
         return entry
+
+    def _is_fixed(self, tag: Tag) -> bool:
+        """Whether the tag never moves: because of what the upstream promises, or because it may not move here."""
+        patterns = self._bucket.settings.immutable_tags
+        here = any(fnmatchcase(f"{self._name}:{tag}", pattern) for pattern in patterns)
+        return here or self._upstream.immutable(self._name, tag)
 
     async def _known(self, tag: Tag) -> tuple[Entry, float] | None:
         """What the tag was when it was last checked, and when; None unless that manifest is here."""
@@ -127,16 +141,13 @@ class ProxiedManifests(Manifests):
 
     def _stale(self, tag: Tag, known: Entry | None, failure: UpstreamError) -> Entry:
         """The last known manifest, where the policy allows that for this failure and this age."""
-        unknown = ManifestUnknown(detail={"tag": tag})
-        if known is None:
-            if isinstance(failure, Missing):
-                self._upstream.misses.note((self._name, tag))
-            raise meaning(failure, unknown) from failure
         policy, age = self._upstream.settings.stale, self._notes.age or 0.0
         limit = policy.missing_for + self._upstream.settings.tag_ttl if isinstance(failure, Missing) else policy.max_age
-        if failure.kind not in policy.on or (limit is not None and age > limit):
-            raise meaning(failure, unknown) from failure
+        if known is None or failure.kind not in policy.on or (limit is not None and age > limit):
+            self._notes.age = None
+            raise meaning(failure, ManifestUnknown(detail={"tag": tag})) from failure
         self._notes.warning = f"{failure.reason}; this was checked {round(age)} s ago"
+        self._cut_off = failure.kind in _OUTAGES
         self._upstream.metrics.stale(self._upstream.name, failure.kind)
         return known
 
@@ -146,15 +157,21 @@ class ProxiedManifests(Manifests):
         return entry
 
     async def _resolve(self, tag: Tag, known: Entry | None) -> Entry:
-        digest = await self._upstream.ask(self._name, lambda source, name: _head(source, name, tag))
-        if digest is None:
-            entry = await self._store(await self._get(tag), None)
-        elif known is not None and known.digest == digest:
-            entry = known
-        else:
-            entry = await first_entry(self._bucket, self._name, digest) or await self._bring(digest)
+        entry = await self._look(tag, known)
         await tags.write(self._bucket, self._name, tag, entry, writer(self._upstream))
+        self._upstream.misses.forget((self._name, tag))
         return entry
+
+    async def _look(self, tag: Tag, known: Entry | None) -> Entry:
+        """The manifest that the tag names upstream, which is here from then on."""
+        found = await self._upstream.ask(self._name, lambda source, name: _head(source, name, tag)) or (
+            await self._get(tag, known)
+        )
+        if isinstance(found, Reply):
+            return known if known is not None and found.status == _UNCHANGED else await self._store(found, None)
+        if known is not None and known.digest == found:
+            return known
+        return await first_entry(self._bucket, self._name, found) or await self._once(found)
 
     async def _fetch(self, digest: Digest) -> None:
         """Brings a manifest here. Raises ManifestUnknown, Denied, Unavailable."""
@@ -162,20 +179,26 @@ class ProxiedManifests(Manifests):
         if self._upstream.misses.knows((self._name, digest)):
             raise unknown
         try:
-            await self._cache.flights.join((self._name, digest), lambda: self._bring(digest))
+            await self._once(digest)
         except UpstreamError as exc:
             if isinstance(exc, Missing):
                 self._upstream.misses.note((self._name, digest))
             raise meaning(exc, unknown) from exc
 
+    async def _once(self, digest: Digest) -> Entry:
+        """Brings a manifest here, once for all who want it. Raises UpstreamError."""
+        entry: Entry = await self._cache.flights.join((self._name, digest), lambda: self._bring(digest))
+        return entry
+
     async def _bring(self, digest: Digest) -> Entry:
         return await self._store(await self._get(digest), digest)
 
-    async def _get(self, reference: str) -> Reply:
-        """Raises UpstreamError."""
+    async def _get(self, reference: str, known: Entry | None = None) -> Reply:
+        """The manifest, or a 304 where it is the one that is known. Raises UpstreamError."""
+        etag = None if known is None else f'"{known.digest}"'
 
         async def get(source: Upstream, name: str) -> Reply:
-            reply = await source.client.get(name, f"manifests/{reference}", accept=ACCEPT)
+            reply = await source.client.get(name, f"manifests/{reference}", accept=ACCEPT, etag=etag)
             source.metrics.pulled(source.name, "manifest", len(reply.body))
             return reply
 
@@ -184,14 +207,15 @@ class ProxiedManifests(Manifests):
     async def _store(self, reply: Reply, digest: Digest | None) -> Entry:
         """Keeps a manifest, byte for byte, once it is known to be what was asked for. Raises Portal, RegistryError."""
         said = f"{self._upstream.name} answers with something that is not this manifest"
-        actual = digest_of(reply.body, algorithm_of(digest)) if digest else digest_of(reply.body)
-        if digest is not None and actual != digest:
+        expected = digest or _digest(reply.headers)
+        actual = digest_of(reply.body, algorithm_of(expected)) if expected else digest_of(reply.body)
+        if expected not in (None, actual):
             raise Portal(said)
         try:
-            manifest, content_type = _parsed(reply)
+            manifest, content_type = parsed_manifest(reply, certain=expected is not None)
         except ManifestInvalid as exc:
             raise Portal(f"{said}: {exc.message}") from exc
-        await super().put(reply.body, content_type, digest=digest, tagged=(), by=None, sparse=True)
+        await super().put(reply.body, content_type, digest=actual, tagged=(), by=None, sparse=True)
         self._upstream.misses.forget((self._name, actual))
         self._cache.pulls.note(self._name, actual)
         return await first_entry(self._bucket, self._name, actual) or Entry(
@@ -206,15 +230,16 @@ class ProxiedManifests(Manifests):
             manifest = parse_manifest(data, entry.media_type)
         except ManifestInvalid:
             return
-        if self._cache.learn(self._upstream, self._name, entry.digest, manifest):
-            self._cache.prefetch.pulled(self._upstream, self._name, manifest, data)
+        self._cache.pulled(self._upstream, self._name, entry.digest, manifest, data)
 
     async def _demand_whole(self, entry: Entry) -> None:
         """While the upstream cannot be reached, a client without a second choice gets whole images only."""
-        if not self._careful or self._upstream.breaker.state == "closed":
+        if not self._careful or (self._upstream.reachable and not self._cut_off):
             return
         if not await self._is_whole(entry):
-            raise Unavailable(f"the image is not here in whole, and {self._upstream.name} cannot be reached")
+            self._notes.age = self._notes.warning = None
+            failure = Unreachable(f"the image is not here in whole, and {self._upstream.name} cannot be reached")
+            raise meaning(failure, ManifestUnknown()) from None
 
     @translated
     async def _is_whole(self, entry: Entry) -> bool:
@@ -244,13 +269,13 @@ def writer(upstream: Upstream) -> str:
     return f"upstream:{upstream.name}"
 
 
-async def _head(source: Upstream, name: str, tag: Tag) -> Digest | None:
-    """The digest that a tag names upstream, by HEAD; None where only a GET can tell."""
+async def _head(source: Upstream, name: str, tag: Tag) -> Digest | Reply | None:
+    """The digest that a tag names upstream, by HEAD, or the manifest where GET was asked instead; None: ask GET."""
     try:
         reply = await source.client.head(name, f"manifests/{tag}", ACCEPT)
     except Failing:
         return None  # some do not answer HEAD at all
-    return _digest(reply.headers)
+    return reply if reply.body else _digest(reply.headers)
 
 
 def _digest(headers: Mapping[str, str]) -> Digest | None:
@@ -258,18 +283,3 @@ def _digest(headers: Mapping[str, str]) -> Digest | None:
         return parse_digest(headers.get("Docker-Content-Digest", ""))
     except DigestInvalid:
         return None
-
-
-def _parsed(reply: Reply) -> tuple[Manifest, str | None]:
-    """Reads the manifest as the type that the answer says, or, where that is nonsense, as the one it says itself."""
-    said = reply.headers.get("Content-Type")
-    choices: Sequence[str | None] = (said, None)
-    if said is None or said.partition(";")[0].strip() in ("application/json", "application/octet-stream", "text/plain"):
-        choices = (None, "application/json")
-    failure: RegistryError = ManifestInvalid()
-    for content_type in choices:
-        try:
-            return parse_manifest(reply.body, content_type), content_type
-        except ManifestInvalid as exc:
-            failure = exc
-    raise failure

@@ -36,16 +36,21 @@ class Prefetch:
         self.pull: Pull | None = None
         """How children of an index are pulled; set by the wiring."""
 
-    def pulled(self, upstream: Upstream, name: Name, manifest: Manifest, data: bytes) -> None:
-        """Queues the blobs of an image, or those children of an index that are for the configured platforms."""
+    def pulled(self, upstream: Upstream, name: Name, manifest: Manifest, data: bytes) -> bool:
+        """Queues the blobs of an image, or those children of an index that are for the configured platforms.
+
+        False where that must wait for a better time: then it is worth trying again at the next pull.
+        """
         settings = upstream.settings.prefetch
-        if not settings.enabled or not upstream.may_prefetch():
-            return
+        if not settings.enabled:
+            return True
+        if not upstream.may_prefetch():
+            return False
         for blob in sorted(manifest.blobs, key=lambda blob: blob.size):
             self._put(upstream, name, blob)
         if manifest.children and self.pull is not None:
-            for digest in children_for(data, settings.platforms):
-                self._bucket.spawn(self._child(upstream, name, digest))
+            self._bucket.spawn(self._children(upstream, name, list(children_for(data, settings.platforms))))
+        return True
 
     async def run(self) -> None:
         """Works through the queue for ever; cancel it to end."""
@@ -70,10 +75,13 @@ class Prefetch:
             if await repository.blobs.mount(blob.digest, None, lambda _: True) is None:
                 await self._transfers.bring(upstream, Origin(blob.digest, blob.size, upstream.name, name))
 
-    async def _child(self, upstream: Upstream, name: Name, digest: Digest) -> None:
+    async def _children(self, upstream: Upstream, name: Name, digests: Sequence[Digest]) -> None:
+        """One after the other, because each may cost one pull of a rate limit."""
         assert self.pull is not None  # noqa: S101  (`pulled` looked)
-        with suppress(UpstreamError, RegistryError):
-            await self.pull(upstream, name, digest)
+        for digest in digests:
+            if upstream.may_prefetch():
+                with suppress(UpstreamError, RegistryError):
+                    await self.pull(upstream, name, digest)
 
     def _put(self, upstream: Upstream, name: Name, blob: Descriptor) -> None:
         if (name, blob.digest) in self._queued or self._queue.full():

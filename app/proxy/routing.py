@@ -40,10 +40,12 @@ class Routing:
             repository = self._proxied(named, rest if segment is named else asked.name, asked)
             repository.notes.namespace = asked.namespace
             return repository
-        if ":" in first:
+        if ":" in first:  # a host and its port, which no name has
             raise NameUnknown("no such upstream is configured", detail={"name": first[:128]})
         local = parse_name(asked.name)
-        return self._overlaid(local, first, asked, may_pull) or Repository(self._cache.bucket, local)
+        host_like = bool(rest) and ("." in first or first == "localhost")
+        overlaid = None if host_like else self._overlaid(local, asked, may_pull)
+        return overlaid or Repository(self._cache.bucket, local)
 
     def _named(self, asked: Asked) -> Upstream | None:
         """The upstream that a header or `ns` names; None for none, and for our own name."""
@@ -58,9 +60,9 @@ class Routing:
     def _segment(self, first: str) -> Upstream | None:
         return self._by_name.get(first.lower()) or self._by_folder.get(first)
 
-    def _overlaid(self, local: Name, first: str, asked: Asked, may_pull: MayPull) -> Repository | None:
-        """What stands behind a plain name. A first segment that looks like a host is none of this upstream's."""
-        if not asked.fallback or "." in first or first == "localhost":
+    def _overlaid(self, local: Name, asked: Asked, may_pull: MayPull) -> Repository | None:
+        """What stands behind a plain name; None where nothing does, or nothing that the caller may pull."""
+        if not asked.fallback:
             return None
         upstream = self._by_name[asked.fallback]
         cached = parse_name(upstream.cached(local))
@@ -71,7 +73,9 @@ class Routing:
 
     def _proxied(self, upstream: Upstream, remote: str, asked: Asked) -> ProxiedRepository:
         name = parse_name(upstream.cached(remote))
-        return ProxiedRepository(self._cache, name, upstream, careful=_is_careful(asked))
+        repository = ProxiedRepository(self._cache, name, upstream, careful=_is_careful(asked))
+        repository.notes.name = asked.name
+        return repository
 
 
 def _is_careful(asked: Asked) -> bool:

@@ -1,7 +1,8 @@
 """Tags of a cached repository: the upstream's list, or, where it cannot be asked, those that are known here."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from app.oci.errors import NameUnknown, TagInvalid
@@ -32,14 +33,31 @@ class ProxiedTags(Tags):
         if known is not None and time.monotonic() - known.at < self._upstream.settings.tag_ttl:
             return known.tags, known.more
         try:
-            tags, more = await self._cache.flights.join(
-                (self._name, f"tags {limit} {last}"),
-                lambda: self._upstream.ask(self._name, lambda source, name: _page(source, name, limit, last)),
+            found: Listed = await self._cache.flights.join(
+                (self._name, f"tags {limit} {last}"), lambda: self._ask(limit, last)
             )
         except UpstreamError as exc:
             return await self._stale(exc, known, limit, last)
-        self._cache.lists.put(key, Listed(time.monotonic(), tags, more))
-        return tags, more
+        self._cache.lists.put(key, found)
+        return found.tags, found.more
+
+    async def _ask(self, limit: int, last: Tag | None) -> Listed:
+        """One page. Raises UpstreamError, of which a definite no is remembered."""
+        absent = (self._name, "tags/list")
+        if self._upstream.misses.knows(absent):
+            raise Missing(f"{self._upstream.name} does not have that")
+        query: Mapping[str, str] = {"n": str(limit)}
+        if last is not None:
+            query = self._cache.cursors.get((self._name, limit, last)) or {**query, "last": last}
+        try:
+            page = await self._upstream.ask(self._name, lambda source, name: _page(source, name, query))
+        except Missing:
+            self._upstream.misses.note(absent)
+            raise
+        tags = _after(page.tags, last, is_whole=page.following is None)
+        if page.following is not None and page.tags and len(tags) <= limit:
+            self._cache.cursors.put((self._name, limit, page.tags[-1]), page.following)
+        return Listed(time.monotonic(), tags[:limit], len(tags) > limit or page.following is not None)
 
     async def _stale(
         self, failure: UpstreamError, known: Listed | None, limit: int, last: Tag | None
@@ -56,15 +74,27 @@ class ProxiedTags(Tags):
             raise meaning(failure, unknown) from failure
 
 
-async def _page(source: Upstream, name: str, limit: int, last: Tag | None) -> tuple[Sequence[Tag], bool]:
-    """One page; an upstream that knows no pages is cut to one. Raises UpstreamError."""
-    query = {"n": str(limit)} | ({"last": last} if last else {})
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """One page as the upstream gives it, and the query of the next."""
+
+    tags: Sequence[Tag]
+    following: Mapping[str, str] | None
+
+
+async def _page(source: Upstream, name: str, query: Mapping[str, str]) -> _Page:
+    """Raises UpstreamError."""
     reply = await source.client.get(name, "tags/list", accept=("application/json",), query=query, limit=BYTES)
     listed: Any = document(source, reply).get("tags")
     tags = [tag for tag in map(_tag, listed if isinstance(listed, list) else ()) if tag is not None]
-    if next_page(reply) is None and len(tags) > limit:
-        tags = sorted(tag for tag in tags if last is None or tag > last)
-    return tags[:limit], len(tags) > limit or next_page(reply) is not None
+    return _Page(tags, next_page(reply))
+
+
+def _after(tags: Sequence[Tag], last: Tag | None, *, is_whole: bool) -> Sequence[Tag]:
+    """Those that belong on a page after `last`: an upstream that knows no pages sends all, in an order of its own."""
+    if last in tags:
+        return sorted(tag for tag in tags if last is None or tag > last)
+    return sorted(tags) if is_whole else tags
 
 
 def _tag(text: object) -> Tag | None:

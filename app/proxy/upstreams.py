@@ -1,6 +1,7 @@
 """One upstream registry: its settings, the client that talks to it, and what is known of its health and its answers."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Final, Literal, TypeVar
 
@@ -83,10 +84,17 @@ class Upstream:
         assert failure is not None  # noqa: S101  (there is at least one source)
         raise failure
 
-    def immutable(self, name: Name, tag: Tag, matches: Callable[[str, str], bool]) -> bool:
-        """Whether a tag never moves, so that it is never asked for again."""
-        text = f"{self.remote(name)}:{tag}"
-        return any(matches(text, pattern) for pattern in self.settings.immutable_tags)
+    def immutable(self, name: Name, tag: Tag) -> bool:
+        """Whether a tag never moves, so that it is never asked for again. Docker Hub's short names may be written so."""
+        remote = self.remote(name)
+        spellings = {remote, remote.removeprefix("library/") if self.hub else remote}
+        patterns = self.settings.immutable_tags
+        return any(fnmatchcase(f"{text}:{tag}", pattern) for pattern in patterns for text in spellings)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether it, or one that stands in for it, may be asked now."""
+        return any(source.breaker.state == "closed" and source.rates.refuses() is None for source in self.sources)
 
     def pulled(self, size: int) -> None:
         """Counts bytes of blobs that came from it."""
