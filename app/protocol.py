@@ -8,6 +8,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADER_BYTES: Final = 64 << 10
 """The largest request line and headers together."""
 
+GONE: Final = "edge-registry.gone"
+"""The ASGI extension: a function that says whether the client has closed its connection."""
+
 READ_BUFFER: Final = 256 << 10
 """Bytes of a body that may wait for the registry before the client is read on."""
 WRITE_BUFFER: Final = 512 << 10
@@ -67,6 +70,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_headers = False
         super().on_headers_complete()
+        # ASGI would tell an application that sends that its client has gone only if it listened at the same time.
+        self.scope["extensions"] = {GONE: self.transport.is_closing}  # type: ignore[typeddict-item]
 
     def _arm(self) -> None:
         self._timer = self.loop.call_later(self.header_timeout, self._late)

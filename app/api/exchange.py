@@ -23,6 +23,8 @@ _COMMON: Final[Headers] = [
 ]
 _DRAINED: Final = 16 << 20
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_GONE: Final = "edge-registry.gone"
+"""The extension of ASGI by which `app/protocol.py` says that a client has left; servers without it are believed to send."""
 _JSON: Final = (b"content-type", b"application/json")
 
 
@@ -173,12 +175,15 @@ class Exchange:
         """Sends chunks whose total length `headers` announce. Whatever fails from here on cuts the connection."""
         await self._start(status, headers)
         now, renew = asyncio.get_running_loop().time, 0.0
+        gone = self.scope.get("extensions", {}).get(_GONE)
         try:
             async with asyncio.timeout(None) as patience:
                 async for chunk in chunks:
                     if (at := now()) > renew:  # once a second: moving a timer for each chunk is felt
                         patience.reschedule(at + 1 + self.pace.longest(len(chunk)))
                         renew = at + 1
+                    if gone is not None and gone():
+                        raise ClientGone
                     if not chunk:  # nothing yet, which is not the client's fault
                         continue
                     await self._send({"type": "http.response.body", "body": chunk, "more_body": True})

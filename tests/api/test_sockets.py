@@ -1,6 +1,7 @@
 """Raw bytes against a real server process: what is no HTTP, or too slow, is cut, and others do not feel it."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -163,6 +164,23 @@ async def test_a_client_that_does_not_read_is_cut(hasty: RegistryServer) -> None
         while "took the answer too slowly" not in hasty.read_log():
             await asyncio.sleep(0.1)
     await close(writer)
+
+
+async def test_a_blob_is_not_read_on_for_a_client_that_has_left(server: RegistryServer, api: Client) -> None:
+    digest = await api.push_blob("left", noise(60_000_000))
+    path = f"/v2/left/blobs/{digest}"
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: r\r\n\r\n".encode())
+    assert b"200" in await reader.readline()
+    writer.transport.abort()
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(20):
+        while not found:
+            await asyncio.sleep(0.1)
+            lines = [json.loads(line) for line in server.read_log().splitlines() if path in line]
+            found = [line for line in lines if line["method"] == "GET"]
+    assert found[0]["error"] == "the client went away"
+    assert found[0]["sent"] < 60_000_000
 
 
 async def test_an_abort_in_the_middle_of_a_patch_leaves_nothing(server: RegistryServer, api: Client) -> None:
