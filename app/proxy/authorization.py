@@ -10,7 +10,7 @@ from app.proxy.challenge import Challenge
 from app.proxy.credentials.login import IDENTITY_TOKEN, Credentials, Login
 from app.proxy.errors import Denied
 from app.proxy.realms import trusted_realm
-from app.proxy.tokens import Asked, Token, Tokens, basic
+from app.proxy.tokens import Asked, Refusals, Token, Tokens, basic
 from app.registry.bucket import Recent
 
 _PLACES: Final = 4096
@@ -56,6 +56,7 @@ class Authorization:
         self._name = name
         self._token_hosts = token_hosts
         self._nobody = Nobody()
+        self._refusals = Refusals()
         self._known: Recent[Place, Challenge] = Recent(_PLACES)
 
     async def known(self, place: Place) -> Grant | None:
@@ -89,8 +90,12 @@ class Authorization:
         credentials, host = self._source(place)
         if challenge.scheme == "basic":
             login = await credentials.login(host, renew=refused is not None)
-            if login is None or (refused is not None and login == refused.login):
+            if login is not None and refused is not None and login == refused.login:
+                self._refusals.note(place, login)
                 return None
+            if login is None:
+                return None
+            self._refusals.check(place, login, self._name)
             if login.username == IDENTITY_TOKEN:
                 raise Denied(f"{self._name} wants a user and a password, and has an identity token only")
             return Grant(basic(login), challenge, login, fresh=False)

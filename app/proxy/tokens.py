@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,6 +29,8 @@ _LEAST: Final = 5.0
 _MOST: Final = 86400.0
 _NO_POST: Final = frozenset({400, 401, 404, 405})
 """Answers to a POST after which containerd asks with GET."""
+_ANGER: Final = 10.0
+"""Seconds for which a login that was refused is not sent again: a service may lock out who repeats it."""
 _TOKEN: Final = re.compile(r"[!-~]{1,65536}")
 
 
@@ -51,6 +53,23 @@ class Token:
     login: Login | None
 
 
+class Refusals:
+    """Logins that were refused a moment ago, each by the place that refused it."""
+
+    def __init__(self) -> None:
+        self._refused: Recent[Hashable, tuple[Login | None, float]] = Recent(_TOKENS)
+
+    def note(self, place: Hashable, login: Login | None) -> None:
+        """`place` refused this login."""
+        self._refused.put(place, (login, time.monotonic()))
+
+    def check(self, place: Hashable, login: Login | None, name: str) -> None:
+        """Raises Denied where sending it would do no good; `name` is the upstream's."""
+        refused = self._refused.get(place)
+        if refused is not None and refused[0] == login and time.monotonic() < refused[1] + _ANGER:
+            raise Denied(f"{name} has just refused this login")
+
+
 class Tokens:
     """The tokens of one upstream."""
 
@@ -60,6 +79,7 @@ class Tokens:
         self._name = name
         self._kept: Recent[Asked, Token] = Recent(_TOKENS)
         self._flights: Flights[tuple[Asked, bool], Token] = Flights()
+        self._refusals = Refusals()
 
     async def close(self) -> None:
         """Ends requests for tokens."""
@@ -90,13 +110,13 @@ class Tokens:
 
     async def _new(self, asked: Asked, credentials: Credentials, host: str, *, renew: bool) -> Token:
         login = await credentials.login(host, renew=renew)
+        self._refusals.check(asked, login, self._name)
         try:
             return await self._exchange(asked, login)
         except Denied:
-            if renew or login is None:
-                raise
-            again = await credentials.login(host, renew=True)
+            again = login if renew or login is None else await credentials.login(host, renew=True)
             if again == login:
+                self._refusals.note(asked, login)
                 raise
         return await self._exchange(asked, again)
 
