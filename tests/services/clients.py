@@ -50,6 +50,12 @@ class Client:
         assert done.returncode != 0, f"{self.program.name} {' '.join(arguments)} succeeded:\n{done.stdout}"
         return done.stdout + done.stderr
 
+    def hear(self, *arguments: str) -> str:
+        """Runs to the end and returns both outputs, for what clients say beside it; fails where the program fails."""
+        done = self._run(arguments, "", None)
+        assert done.returncode == 0, f"{self.program.name} {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
     def _run(self, arguments: Sequence[str], stdin: str, cwd: Path | None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(self.program), *self.options, *arguments],

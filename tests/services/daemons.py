@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -60,16 +60,24 @@ class DockerDaemon(Daemon):
         super().__init__(folder, "dockerd")
         self.address = f"unix://{self.socket}"
 
-    def run(self, dockerd: Path, docker: Path) -> "DockerDaemon":
-        """Starts it and the containerd that it brings. Needs root."""
+    def run(
+        self,
+        dockerd: Path,
+        docker: Path,
+        *,
+        mirrors: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> "DockerDaemon":
+        """Starts it and the containerd that it brings. Needs root. `mirrors` are URLs of mirrors of Docker Hub."""
         command = [
             *(str(dockerd), "--host", self.address, "--pidfile", str(self.folder / "dockerd.pid")),
             *("--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec")),
             # vfs works wherever a folder does; the images of these tests have a few megabytes.
             *("--storage-driver", "vfs", "--bridge", "none", "--insecure-registry", "127.0.0.0/8"),
             *("--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
+            *(f"--registry-mirror={mirror}" for mirror in mirrors),
         ]
-        self.start(command, [str(docker), "--host", self.address, "version"])
+        self.start(command, [str(docker), "--host", self.address, "version"], environment)
         return self
 
 
