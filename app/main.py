@@ -20,12 +20,13 @@ from app.auth.authenticator import Authenticator
 from app.auth.users import Users
 from app.errors import StartError
 from app.proxy.leases import Leases
+from app.proxy.pins import Pins
 from app.proxy.proxy import Proxy, open_proxy
 from app.registry.bucket import Bucket
 from app.registry.lifetimes import scaled
 from app.registry.registry import Registry
 from app.settings import Listener, Settings
-from app.telemetry.logs import Log
+from app.telemetry.logs import Log, open_log
 from app.telemetry.metrics import Metrics
 from app.telemetry.upstreams import UpstreamMetrics
 from app.web.docs import docs
@@ -145,8 +146,25 @@ async def open_proxy_of(
         metrics=UpstreamMetrics(metrics.collector),
         note=partial(_note, log),
         report=partial(log_line, log),
+        alone=alone,
     ) as proxy:
         yield proxy
+
+
+@asynccontextmanager
+async def open_pins(settings: Settings) -> AsyncIterator[Pins]:
+    """The pins, for a command that works on them and ends; only errors are logged. Raises StartError."""
+    if not settings.proxy.upstreams:
+        raise StartError("proxy.upstreams is empty: there is no upstream whose images could be pinned")
+    if settings.storage.driver == "memory":
+        raise StartError("storage.driver is memory, which no other process sees: there is nothing to pin images in")
+    metrics, log = Metrics(), open_log("error", settings.log.format)
+    async with (
+        open_bucket(settings, metrics, log) as bucket,
+        open_proxy_of(settings, bucket, metrics, log, alone=True) as proxy,
+    ):
+        assert proxy is not None  # noqa: S101  (there are upstreams)
+        yield proxy.pins
 
 
 def _access(settings: Settings, listener: Listener, *, users: bool) -> Access:

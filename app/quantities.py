@@ -37,6 +37,14 @@ def size(value: Any) -> Any:
     return int(float(found[1]) * _BYTES[found[2]])
 
 
+def size_text(size: int) -> str:
+    """Bytes as people compare them with what their uplink carries: `3.6 MB`."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.{0 if size >= 100 * factor else 1}f} {unit}"
+    return f"{size} B"
+
+
 Duration = Annotated[float, BeforeValidator(seconds)]
 """Seconds; text such as `5m` is read as well."""
 Size = Annotated[int, BeforeValidator(size)]

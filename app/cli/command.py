@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from app.cli import config, output, serve, setup, user
+from app.cli import config, output, pin, serve, setup, user
 from app.cli.output import Failure
 from app.errors import StartError
 from storage.errors import StorageError
@@ -88,5 +88,6 @@ def _begin(
 
 _root.command("serve")(serve.serve)
 _root.add_typer(user.commands, name="user")
+_root.add_typer(pin.commands, name="pin")
 _root.add_typer(setup.commands, name="setup")
 _root.add_typer(config.commands, name="config")

@@ -4,34 +4,39 @@ import asyncio
 import hashlib
 import json
 import platform
-import re
+import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
-from typing import Final
+from typing import Any, Final
 
-from app.oci.digests import Digest
-from app.oci.errors import NameUnknown, RegistryError, TagInvalid
+from app.oci.digests import Digest, is_digest
+from app.oci.errors import NameUnknown, RegistryError, Unavailable
 from app.oci.names import Name, parse_name
 from app.oci.references import Tag, parse_reference
 from app.proxy.cache import Cache
-from app.proxy.images import EVERY, Progress, Survey, bring, survey
+from app.proxy.images import EVERY, Progress, Survey, bring, outline, survey
 from app.proxy.leases import Leases, Other
 from app.proxy.repository import ProxiedRepository
+from app.proxy.selection import Selection, Selector
 from app.proxy.upstreams import Upstream
+from app.quantities import size_text
 from app.registry import keys, tags
 from app.registry.bucket import side_by_side
 from app.registry.failures import translated
 from app.registry.registry import Registry
-from storage import StorageError
+from storage import NotFound, StorageError
 
 _LEASE: Final = f"{keys.LEASES}pins"
-_GLOB: Final = re.compile(r"[*?\[]")
+_MEANT: Final = ".images"
 _PAGE: Final = 1000
+_FIRST: Final = 30.0
+"""Seconds after the start of a server in which its first round begins."""
+_LOOK: Final = 0.1
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
-Outcome = Callable[["Image", str | None], None]
-"""Told an image and what went wrong with it, or None."""
+Told = Callable[[str, str | None], None]
+"""Told an image, or a pin whose images are not known, and what went wrong with it, or None."""
 
 
 def own_platform() -> str:
@@ -42,7 +47,7 @@ def own_platform() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A reference as it was given, where repository and tag may be globs, and the platforms that are wanted."""
+    """A reference in its one spelling, where repository and tag may be globs, and the platforms that are wanted."""
 
     reference: str
     platforms: tuple[str, ...]
@@ -58,7 +63,7 @@ class Image:
     reference: Tag | Digest
 
     def __str__(self) -> str:
-        return f"{self.name}{'@' if ':' in self.reference else ':'}{self.reference}"
+        return str(Selection(self.upstream, self.name, self.reference))
 
 
 class Pins:
@@ -67,142 +72,192 @@ class Pins:
     def __init__(self, cache: Cache, upstreams: Sequence[Upstream], leases: Leases, default: str | None = None) -> None:
         self._cache = cache
         self._driver = cache.bucket.driver
-        self._by_name = {name: upstream for upstream in upstreams for name in upstream.names}
-        self._default = default
+        self._selector = Selector(upstreams, default)
         self._leases = leases
+
+    def parse(self, reference: str) -> Selection:
+        """What a reference means. Raises NameUnknown, NameInvalid, TagInvalid, DigestInvalid."""
+        return self._selector.parse(reference)
 
     @translated
     async def add(self, reference: str, platforms: Sequence[str]) -> Pin:
-        """Remembers a pin. Raises NameUnknown, NameInvalid, TagInvalid, DigestInvalid for what names no upstream's image."""
-        self._split(reference)
-        pin = Pin(reference, tuple(platforms) or (own_platform(),))
-        await self._driver.put(_key(reference), json.dumps(asdict(pin)).encode())
+        """Remembers a pin, for these platforms and those it was pinned for before; without any, for this machine's.
+
+        Raises as `parse`, and Unavailable.
+        """
+        text = str(self.parse(reference))
+        known = _pin(await self._document(_key(text)))
+        pin = Pin(text, tuple(unique([*(known.platforms if known else ()), *platforms]) or [own_platform()]))
+        await self._driver.put(_key(text), json.dumps(asdict(pin)).encode())
         return pin
 
     @translated
     async def remove(self, reference: str) -> bool:
-        """Forgets a pin; False when there was none. What it kept stays until it is evicted."""
-        known = {pin.reference for pin in await self.all()}
-        await self._driver.delete(_key(reference))
-        return reference in known
+        """Forgets a pin; False when there was none. What it kept stays until it is evicted. Raises Unavailable."""
+        try:
+            text = str(self.parse(reference))
+        except RegistryError:
+            text = reference.strip()  # its upstream may have left the configuration
+        known = await self._document(_key(text))
+        await self._driver.delete_many([_key(text), _key(text) + _MEANT])
+        return known is not None
 
     @translated
     async def all(self) -> list[Pin]:
-        """Every pin, in the order of their references."""
-        found: list[Pin] = []
+        """Every pin, in the order of their references. Raises Unavailable, also where one cannot be read."""
+        found: list[str] = []
         after, more = "", True
         while more:
             page = await self._driver.list(keys.PINS, after=after)
-            bodies = await side_by_side(self._driver.get, [entry.key for entry in page.entries])
-            documents = [json.loads(body.data) for body in bodies]
-            found += [Pin(document["reference"], tuple(document["platforms"])) for document in documents]
+            found += [entry.key for entry in page.entries if not entry.key.endswith(_MEANT)]
             more, after = page.more, page.entries[-1].key if page.entries else ""
-        return sorted(found, key=lambda pin: pin.reference)
+        pins = map(_pin, await side_by_side(self._document, found))
+        return sorted((pin for pin in pins if pin is not None), key=lambda pin: pin.reference)
 
+    @translated
     async def images(self, pin: Pin, *, ask: bool = True) -> list[Image]:
-        """What a pin means now; globs of tags are asked of the upstream, where `ask`, else of what is here.
+        """What a pin means now, or, without `ask`, what it meant when that was last asked, else by what is here.
 
         Raises NameUnknown, Denied, Unavailable.
         """
-        upstream, names, reference = self._split(pin.reference)
-        found: list[Image] = []
-        for name in [parse_name(names)] if not _GLOB.search(names) else await self._known(names):
-            if not _GLOB.search(reference):
-                tag, digest = parse_reference(reference)
-                found.append(Image(pin, upstream, name, tag or digest or Tag("latest")))
-                continue
-            repository = ProxiedRepository(self._cache, name, upstream)
-            listed = await _all_tags(repository.tags.list if ask else tags.Tags(self._cache.bucket, name).list)
-            found += [Image(pin, upstream, name, tag) for tag in listed if fnmatchcase(tag, reference)]
-        return found
+        selection = self.parse(pin.reference)
+        if not selection.open:
+            tag, digest = parse_reference(selection.reference)
+            return [Image(pin, selection.upstream, parse_name(selection.names), tag or digest or Tag("latest"))]
+        meant = await self._asked(pin, selection) if ask else await self._document(_key(pin.reference) + _MEANT)
+        if meant is None:
+            meant = await self._found(selection)
+        return [Image(pin, selection.upstream, Name(name), Tag(tag)) for name, tag in meant]
 
-    async def bring(self, image: Image, progress: Progress) -> Survey:
-        """Fetches an image whole. Raises ManifestUnknown, Denied, Unavailable."""
-        return await bring(self._cache, image.upstream, image.name, image.reference, image.pin.platforms, progress)
+    async def bring(self, image: Image, progress: Progress, *, max_age: float = 0.0) -> Survey:
+        """Fetches an image whole. Raises ManifestUnknown, BlobUnknown, Denied, Unavailable."""
+        wanted = image.pin.platforms
+        return await bring(self._cache, image.upstream, image.name, image.reference, wanted, progress, max_age=max_age)
+
+    async def wait_for(self, upstream: Upstream, seconds: float) -> bool:
+        """Waits until an upstream that could not be reached answers again; False where it does not in that time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while upstream.breaker.state != "closed":  # noqa: ASYNC110  (a breaker tells nobody)
+                    await asyncio.sleep(_LOOK)
+        return upstream.breaker.state == "closed"
 
     async def status(self, image: Image) -> Survey | None:
-        """What of an image is here, without asking anybody; None where not even the tag is known."""
+        """What of an image is here, asking nobody; None where not even its tag is known. Raises Unavailable."""
         digest = await self._digest(image)
         return None if digest is None else await survey(self._cache.bucket, image.name, digest, image.pin.platforms)
 
     async def digests(self) -> Collection[tuple[Name, Digest]]:
-        """The manifests that pins name: eviction keeps them with all that they need."""
+        """The manifests of pinned images with their signatures: eviction keeps them, with all that they need.
+
+        Raises Unavailable, so that nothing is evicted while it is not known what is pinned.
+        """
         found: set[tuple[Name, Digest]] = set()
         for pin in await self.all():
-            for image in await self.images(pin, ask=False):
+            try:
+                selection = self.parse(pin.reference)
+            except RegistryError:
+                continue  # its upstream has left the configuration, and with it what would evict
+            images = set(await self.images(pin, ask=False))
+            if selection.open:
+                images |= {Image(pin, selection.upstream, *found) for found in await self._found(selection)}
+            for image in images:
                 digest = await self._digest(image)
                 if digest is not None:
-                    found.add((image.name, digest))
+                    outlined = await outline(self._cache.bucket, image.name, digest, pin.platforms)
+                    found |= {(image.name, manifest) for manifest in outlined.manifests}
         return found
 
-    async def refresh(self, told: Outcome) -> None:
-        """Fetches what is missing or has moved of every pin, one image after the other."""
+    async def refresh(self, told: Told, *, max_age: float = 0.0) -> None:
+        """Fetches what is missing or has moved of every pin, one image after the other, behind what clients want.
+
+        A tag that was checked less than `max_age` seconds ago is not asked for. Raises Unavailable where the pins
+        cannot be read; what goes wrong with one of them is told.
+        """
         for pin in await self.all():
             try:
                 images = await self.images(pin)
             except RegistryError as exc:
-                upstream, names, reference = self._split(pin.reference)
-                told(Image(pin, upstream, Name(names), Tag(reference)), exc.message)
+                told(pin.reference, exc.message)
                 continue
             for image in images:
-                try:
-                    await self.bring(image, lambda _come, _total: None)
-                except RegistryError as exc:
-                    told(image, exc.message)
-                else:
-                    told(image, None)
+                told(str(image), await self._refreshed(image, max_age))
 
-    async def keep_fresh(self, every: float, told: Outcome) -> None:
-        """Refreshes for ever, at one replica at a time."""
+    async def keep_fresh(self, every: float, told: Told) -> None:
+        """Refreshes for ever, every so many seconds, at one replica at a time."""
+        await asyncio.sleep(min(every, _FIRST) * random.uniform(0.5, 1))  # noqa: S311  (spreads replicas)
         while True:
-            await asyncio.sleep(every)
             try:
                 lease = await self._leases.take(_LEASE, {})
                 if not isinstance(lease, Other):
                     async with lease:
-                        await self.refresh(told)
-            except (RegistryError, StorageError):
-                continue  # the store is away; the next round comes
+                        await self.refresh(told, max_age=every / 2)
+            except (RegistryError, StorageError) as exc:
+                told("all", str(exc))
+            await asyncio.sleep(every)
+
+    async def _refreshed(self, image: Image, max_age: float) -> str | None:
+        """What went wrong with an image, if anything."""
+        if image.upstream.breaker.state != "closed":
+            return f"{image.upstream.name} cannot be reached"
+        if not image.upstream.rates.spare():
+            return f"what {image.upstream.name} still allows is kept for people"
+        try:
+            found = await self.bring(image, lambda _come, _total: None, max_age=max_age)
+        except RegistryError as exc:
+            return exc.message
+        return lacking(found)
 
     @translated
     async def _digest(self, image: Image) -> Digest | None:
-        if ":" in image.reference:
+        if is_digest(image.reference):
             return Digest(image.reference)
         entry = await tags.read(self._cache.bucket, image.name, Tag(image.reference))
         return entry.digest if entry else None
 
-    async def _known(self, pattern: str) -> list[Name]:
-        """Cached repositories whose names match."""
+    async def _asked(self, pin: Pin, selection: Selection) -> list[tuple[Name, Tag]] | None:
+        """What the upstream's lists say, which is remembered; None where it could not be asked."""
+        found: list[tuple[Name, Tag]] = []
+        for name in await self._names(selection):
+            repository = ProxiedRepository(self._cache, name, selection.upstream)
+            found += [(name, tag) for tag in await _all_tags(repository.tags.list) if selection.wants(tag)]
+            if repository.notes.warning is not None:
+                return None
+        await self._driver.put(_key(pin.reference) + _MEANT, json.dumps(found).encode())
+        return found
+
+    async def _found(self, selection: Selection) -> list[tuple[Name, Tag]]:
+        """What is here."""
+        found: list[tuple[Name, Tag]] = []
+        for name in await self._names(selection):
+            try:
+                listed = await _all_tags(tags.Tags(self._cache.bucket, name).list)
+            except NameUnknown:
+                continue
+            found += [(name, tag) for tag in listed if selection.wants(tag)]
+        return found
+
+    async def _names(self, selection: Selection) -> list[Name]:
+        """The repository that is meant; of a glob, those that are cached."""
+        if not selection.wide:
+            return [parse_name(selection.names)]
         found: list[Name] = []
         last: Name | None = None
         while True:
             names, more = await Registry(self._cache.bucket).catalog(_PAGE, last)
-            found += [name for name in names if fnmatchcase(name, pattern)]
+            found += [name for name in names if selection.has(name)]
             if not more:
                 return found
             last = names[-1]
 
-    def _split(self, text: str) -> tuple[Upstream, str, str]:
-        """Upstream, cached repository (or glob) and tag, digest (or glob) of a reference."""
-        path, at, digest = text.strip().partition("@")
-        head, colon, tag = path.rpartition(":")
-        if not colon or "/" in tag:
-            head, tag = path, ""
-        first, _, rest = head.partition("/")
-        upstream = self._by_name.get(first.lower()) if rest else None
-        if upstream is None and self._default is not None and "." not in first:
-            upstream, rest = self._by_name[self._default], head
-        if upstream is None:
-            raise NameUnknown(f"{text[:200]} begins with no upstream's name")
-        reference = digest if at else tag or "latest"
-        if not _GLOB.search(reference):
-            parse_reference(reference)
-        elif not re.fullmatch(r"[A-Za-z0-9._*?\[\]!-]{1,128}", reference):
-            raise TagInvalid(detail={"tag": reference[:128]})
-        names = upstream.cached(rest)
-        if not _GLOB.search(names):
-            parse_name(names)
-        return upstream, names, reference
+    async def _document(self, key: str) -> Any:
+        """What an object says; None where it is gone, or is no JSON."""
+        try:
+            return json.loads((await self._driver.get(key)).data)
+        except NotFound:
+            return None
+        except ValueError as exc:
+            raise Unavailable(f"the object {key} cannot be read: remove it") from exc
 
 
 def unique(platforms: Iterable[str]) -> list[str]:
@@ -211,14 +266,41 @@ def unique(platforms: Iterable[str]) -> list[str]:
     return [EVERY] if EVERY in found else found
 
 
+def lacking(found: Survey) -> str | None:
+    """What an image lacks, in words; None for one that is complete."""
+    words = [f"there is no image for {platform}" for platform in found.absent]
+    if found.missing_manifests:
+        words.append(f"{counted(len(found.missing_manifests), 'manifest')} missing")
+    if found.missing_blobs:
+        words.append(f"{counted(len(found.missing_blobs), 'blob')} missing ({size_text(found.missing_bytes)})")
+    return ", ".join(words) or None
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 blob`, `2 blobs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _pin(document: Any) -> Pin | None:
+    """A pin as it was written; None for None. Raises Unavailable."""
+    try:
+        return None if document is None else Pin(str(document["reference"]), tuple(map(str, document["platforms"])))
+    except (TypeError, KeyError) as exc:
+        raise Unavailable(f"an object below {keys.PINS} is no pin: remove it") from exc
+
+
 def _key(reference: str) -> str:
     return f"{keys.PINS}{hashlib.sha256(reference.encode()).hexdigest()}"
 
 
 async def _all_tags(listed: Callable[[int, Tag | None], Awaitable[tuple[Sequence[Tag], bool]]]) -> list[Tag]:
-    found: list[Tag] = []
+    """Every page; an upstream that sends the same page again is not asked for ever."""
+    found: dict[Tag, None] = {}
+    last: Tag | None = None
     while True:
-        page, more = await listed(_PAGE, found[-1] if found else None)
-        found += page
-        if not more or not page:
-            return found
+        page, more = await listed(_PAGE, last)
+        before = len(found)
+        found |= dict.fromkeys(page)
+        if not more or len(found) == before:
+            return list(found)
+        last = page[-1]

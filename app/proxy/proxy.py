@@ -14,7 +14,7 @@ from app.proxy.eviction import Evictor, Signs
 from app.proxy.leases import Leases, Other
 from app.proxy.manifests import writer
 from app.proxy.peers import Peers
-from app.proxy.pins import Image, Pins
+from app.proxy.pins import Pins
 from app.proxy.prefetch import Prefetch
 from app.proxy.pulls import Pulls
 from app.proxy.repository import ProxiedRepository
@@ -59,8 +59,12 @@ async def open_proxy(
     metrics: UpstreamMetrics,
     note: Note,
     report: Report,
+    alone: bool = False,
 ) -> AsyncIterator[Proxy]:
-    """The running proxy. It dials nobody to start, so it starts without an uplink. Raises StartError."""
+    """The running proxy. It dials nobody to start, so it starts without an uplink. Raises StartError.
+
+    `alone`: it fetches what it is asked for and nothing else, and leaves upkeep and leftovers to servers.
+    """
     upstreams = [
         Upstream(upstream, negative_ttl=settings.negative_ttl, metrics=metrics, report=report)
         for upstream in settings.upstreams
@@ -70,11 +74,11 @@ async def open_proxy(
     peers = Peers(peer_url, bucket.signing)
     transfers = Transfers(bucket, spool, leases, peers, metrics, note)
     cache = Cache(bucket, transfers, Prefetch(bucket, transfers), Pulls(bucket))
-    cache.prefetch.pull = _puller(cache)
+    cache.prefetch.pull = None if alone else _puller(cache)
     pins = Pins(cache, upstreams, leases, settings.default_upstream)
     async with AsyncExitStack() as stack:
         stack.callback(spool.close)
-        leftovers = await spool.start()
+        leftovers = [] if alone else await spool.start()
         stack.push_async_callback(peers.close)
         await peers.start()
         for upstream in upstreams:
@@ -83,15 +87,15 @@ async def open_proxy(
         stack.push_async_callback(transfers.close)
         stack.push_async_callback(cache.flights.close)
         proxy = Proxy(upstreams, cache, Routing(cache, upstreams, own_names), peers, pins)
-        works = [
-            *(upstream.breaker.watch(upstream.client.ping) for upstream in upstreams),
-            cache.prefetch.run(),
-            _resume(transfers, upstreams, leftovers),
-            _evict(
-                settings.eviction_interval, [_evictor(proxy, bucket, upstream) for upstream in upstreams], leases, note
-            ),
-            pins.keep_fresh(settings.pin_interval, _pin_told(note)),
-        ]
+        works = [upstream.breaker.watch(upstream.client.ping) for upstream in upstreams]
+        if not alone:
+            evictors = [_evictor(proxy, bucket, upstream) for upstream in upstreams]
+            works += [
+                cache.prefetch.run(),
+                _resume(transfers, upstreams, leftovers),
+                _evict(settings.eviction_interval, evictors, leases, note),
+                pins.keep_fresh(settings.pin_interval, _pin_told(note)),
+            ]
         stack.push_async_callback(_ended, [asyncio.create_task(work) for work in works])
         yield proxy
 
@@ -149,10 +153,10 @@ async def _evict(every: float, evictors: Sequence[Evictor | None], leases: Lease
             note("eviction failed", {"error": str(exc)})
 
 
-def _pin_told(note: Note) -> Callable[[Image, str | None], None]:
-    def told(image: Image, trouble: str | None) -> None:
+def _pin_told(note: Note) -> Callable[[str, str | None], None]:
+    def told(reference: str, trouble: str | None) -> None:
         if trouble is not None:
-            note("pin not fresh", {"image": str(image), "error": trouble})
+            note("pin not fresh", {"image": reference, "error": trouble})
 
     return told
 

@@ -198,6 +198,7 @@ class Spool:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
 
     def _opened(self, origin: Origin) -> Part:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._folder / origin.digest.replace(":", "-")
         part = Part(self, origin, path)
         if part.lock():

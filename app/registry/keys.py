@@ -15,7 +15,7 @@
     upkeep/keys/<random>                                          secrets that sign upload locations
     upkeep/intents/<random>                                       copies that a publication is about to need
     upkeep/leases/<name>                                          which replica does something alone, and where it is
-    upkeep/pins/<random>                                          images that are kept here, whole and fresh
+    upkeep/pins/<hash>, .../<hash>.images                         what is kept here, whole and fresh; what its globs meant
     upkeep/tombstones/<uuid>/<R escaped, or !>                    a copy (or one link to it) about to be deleted
 
 Names map to keys one to one, no key is a folder of another, and what is paged lies flat in one folder: MinIO drops keys

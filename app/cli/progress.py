@@ -1,0 +1,97 @@
+"""What people see while images come: bars on a terminal, lines elsewhere."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from app.cli import output
+from app.quantities import size_text
+
+
+class Watching(Protocol):
+    """Everything that comes. Entered while it does."""
+
+    def begin(self, title: str) -> "Bar":
+        """One thing begins to come."""
+        ...
+
+
+class Bar(Protocol):
+    """One thing that comes."""
+
+    def show(self, come: int, total: int) -> None:
+        """Bytes that came, and all that are wanted."""
+        ...
+
+    def end(self) -> None:
+        """It comes no more."""
+        ...
+
+
+class Bars:
+    """A bar each, with bytes, speed and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            redirect_stdout=sys.stdout.isatty(),  # what is piped elsewhere goes there
+        )
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, title: str) -> Bar:
+        """A new bar."""
+        return _OnTerminal(self._progress, title)
+
+
+class _OnTerminal:
+    def __init__(self, progress: Progress, title: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(title, total=None)
+
+    def show(self, come: int, total: int) -> None:
+        self._progress.update(self._task, completed=come, total=total)
+
+    def end(self) -> None:
+        self._progress.remove_task(self._task)
+
+
+class Lines:
+    """A line for each thing that has bytes to come."""
+
+    def begin(self, title: str) -> Bar:
+        """Nothing yet: most things are here."""
+        return _InLog(title)
+
+
+class _InLog:
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._said = False
+
+    def show(self, come: int, total: int) -> None:
+        if total and not self._said:
+            output.note(f"fetching {self._title}: {size_text(total)}")
+            self._said = True
+
+    def end(self) -> None:
+        pass
+
+
+def watching() -> AbstractContextManager[Watching]:
+    """Bars where standard error is a terminal, lines where it is not."""
+    console: Any = Console(stderr=True)
+    return Bars(console) if console.is_terminal else nullcontext(Lines())
