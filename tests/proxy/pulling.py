@@ -1,5 +1,6 @@
 """What tests of cached repositories share: the service in this process with a front as its upstream."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -52,3 +53,11 @@ def impatient(service: Running, name: str = UP) -> Upstream:
     upstream = upstream_of(service, name)
     upstream.breaker._first_pause = upstream.breaker._longest_pause = 0.2
     return upstream
+
+
+async def stored(service: Running, name: str, digest: str) -> None:
+    """Returns once the blob is kept: its reader has all bytes a moment before."""
+    folder = f"repositories/{name}/_blobs/{digest.replace(':', '/')}/"
+    async with asyncio.timeout(20):
+        while not await service.store.keys(folder):
+            await asyncio.sleep(0.01)
