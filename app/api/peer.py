@@ -1,6 +1,7 @@
 """What other replicas ask of this one: the bytes of a blob that it is fetching just now."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Final, Protocol
 
 from app.api.exchange import ClientGone, Exchange, Pace, Receive, Scope, Send
@@ -12,14 +13,17 @@ PREFIX: Final = "/peer/blobs/"
 
 
 class Shared(Protocol):
-    """A transfer that runs here."""
+    """A transfer that runs here. `id` names it, and no other one of the same blob."""
+
+    @property
+    def id(self) -> str: ...
 
     async def opened(self) -> int | None:
-        """The blob's size in bytes where it is known, once bytes are on their way."""
+        """The blob's size in bytes where it is known, once bytes are on their way. Raises RegistryError."""
         ...
 
-    def chunks(self, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes as they come."""
+    def chunks(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """The bytes as they come. Raises RegistryError."""
         ...
 
 
@@ -54,8 +58,10 @@ class PeerApi:
         if transfer is None or size is None:
             raise BlobUnknown()
         start, end = parse_range(exchange.header(b"range"), size) or (0, size)
-        headers = [(b"content-length", b"%d" % (end - start))]
+        headers = [(b"content-length", b"%d" % (end - start)), (b"etag", b'"%s"' % transfer.id.encode())]
         if exchange.method == "HEAD":
-            return await exchange.head(200, headers)
+            await exchange.head(200, headers)
+            return
         headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, size)))
-        return await exchange.stream(206, headers, transfer.chunks(start, end))
+        async with aclosing(transfer.chunks(start, end)) as chunks:
+            await exchange.stream(206, headers, chunks)

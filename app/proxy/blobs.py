@@ -1,13 +1,13 @@
 """Blobs of a cached repository: what is not here yet is fetched, and read while it comes."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from app.oci.digests import Digest
 from app.oci.errors import BlobUnknown, Unavailable
 from app.oci.names import Name
-from app.proxy.errors import Failing, Missing, UpstreamError
+from app.proxy.errors import Missing, UpstreamError
 from app.proxy.failures import meaning
 from app.proxy.spool import Origin
 from app.proxy.transfers import Transfers
@@ -43,7 +43,10 @@ class ProxiedBlobs(Blobs):
             shared = await self._shared(digest)
             if shared is not None:
                 return shared
-        return Awaited(digest, Copy("", await self._ask(digest)))
+        size = await self._ask(digest)
+        if size is None:
+            raise Unavailable(f"{self._upstream.name} does not tell the size of the blob")
+        return Awaited(digest, Copy("", size))
 
     async def sought(self, digest: Digest) -> Blob:
         """As `stat`, for a reader: a blob that a manifest of this repository names is not asked for twice."""
@@ -57,7 +60,10 @@ class ProxiedBlobs(Blobs):
         size = self._upstream.named.get((self._name, digest))
         if size is None:
             size = await self._ask(digest)
-        return await self._shared(digest) or Awaited(digest, Copy("", size))
+        shared = await self._shared(digest)
+        if shared is not None:
+            return shared
+        return Awaited(digest, Copy("", size)) if size is not None else await self._brought(digest)
 
     async def presign(self, blob: Blob) -> str | None:
         """None for what is not here yet."""
@@ -76,9 +82,10 @@ class ProxiedBlobs(Blobs):
         except UpstreamError as exc:
             self._forget(exc, blob.digest)
             raise meaning(exc, BlobUnknown(detail={"digest": blob.digest})) from exc
-        if following.size != blob.size:
-            raise Unavailable(f"{self._upstream.name} gives this blob another size than the manifest does")
-        yield following
+        async with aclosing(following):
+            if following.size != blob.size:
+                raise Unavailable(f"{self._upstream.name} gives this blob another size than the manifest does")
+            yield following
 
     def origin(self, blob: Blob) -> Origin:
         """What a transfer of this blob is."""
@@ -90,8 +97,19 @@ class ProxiedBlobs(Blobs):
         copy = await adopt(self._bucket, self._name, digest, await holding(self._bucket, digest))
         return None if copy is None else Blob(digest, copy)
 
-    async def _ask(self, digest: Digest) -> int:
-        """The blob's size, by HEAD. Raises BlobUnknown, Denied, Unavailable."""
+    async def _brought(self, digest: Digest) -> Blob:
+        """A blob whose size the upstream does not tell: an answer can begin only once it is here."""
+        try:
+            await self._transfers.bring(
+                self._upstream, Origin(digest, None, self._upstream.name, self._name), urgent=True
+            )
+        except UpstreamError as exc:
+            self._forget(exc, digest)
+            raise meaning(exc, BlobUnknown(detail={"digest": digest})) from exc
+        return await super().stat(digest)
+
+    async def _ask(self, digest: Digest) -> int | None:
+        """The blob's size, by HEAD; None where that says nothing of it. Raises BlobUnknown, Denied, Unavailable."""
         unknown = BlobUnknown(detail={"digest": digest})
         if self._upstream.misses.knows((self._name, digest)):
             raise unknown
@@ -106,9 +124,7 @@ class ProxiedBlobs(Blobs):
             self._upstream.misses.note((self._name, digest))
 
 
-async def _size(source: Upstream, name: str, digest: Digest) -> int:
+async def _size(source: Upstream, name: str, digest: Digest) -> int | None:
     reply = await source.client.head(name, f"blobs/{digest}")
-    try:
-        return int(reply.headers["Content-Length"])
-    except (KeyError, ValueError):
-        raise Failing(f"{source.name} does not tell the size of the blob") from None
+    text = reply.headers.get("Content-Length", "")
+    return int(text) if text.isdecimal() and len(text) < 19 else None

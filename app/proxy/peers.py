@@ -4,7 +4,7 @@ A request to a peer carries a token that the bucket's key signed: who can make o
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 import aiohttp
@@ -35,7 +35,8 @@ class Peers:
 
     async def start(self) -> None:
         """Opens the pool; dials nobody. A peer's certificate is not verified: the token proves us, the digest proves it."""
-        connector = aiohttp.TCPConnector(limit=256, ssl=False)
+        # A connection a request: where several processes share the port, the next one may reach the one that was meant.
+        connector = aiohttp.TCPConnector(limit=256, ssl=False, force_close=True)
         self._session = aiohttp.ClientSession(
             connector=connector,
             auto_decompress=False,
@@ -65,9 +66,10 @@ class Peers:
 
 
 class PeerTransfer:
-    """A transfer that another replica owns."""
+    """A transfer that another replica owns. `mark` names it once it was `opened`."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, token: str) -> None:
+        self.mark = ""
         self._session = session
         self._url = url
         self._headers = {"Authorization": f"Bearer {token}"}
@@ -78,16 +80,17 @@ class PeerTransfer:
             async with self._session.head(self._url, headers=self._headers, allow_redirects=False) as answer:
                 if answer.status != 200:
                     raise PeerGone
+                self.mark = answer.headers["ETag"]
                 return int(answer.headers["Content-Length"])
         except (aiohttp.ClientError, TimeoutError, OSError, KeyError, ValueError) as exc:
             raise PeerGone from exc
 
-    async def chunks(self, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes from `start` up to `end` as the peer gets them. Raises PeerGone."""
+    async def chunks(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """The bytes from `start` up to `end` as the peer gets them, of the transfer that was opened. Raises PeerGone."""
         headers = self._headers | {"Range": f"bytes={start}-{end - 1}"}
         try:
             async with self._session.get(self._url, headers=headers, allow_redirects=False) as answer:
-                if answer.status != 206:
+                if answer.status != 206 or answer.headers.get("ETag") != self.mark:
                     raise PeerGone
                 async for chunk in answer.content.iter_any():
                     yield chunk

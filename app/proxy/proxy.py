@@ -21,7 +21,7 @@ from app.proxy.repository import ProxiedRepository
 from app.proxy.routing import Routing
 from app.proxy.settings import ProxySettings
 from app.proxy.spool import Origin, Spool
-from app.proxy.transfers import Note, Transfer, Transfers
+from app.proxy.transfers import Lent, Note, Transfers
 from app.proxy.upstreams import Report, Upstream, link_fallbacks
 from app.registry import keys
 from app.registry.bucket import Bucket
@@ -41,11 +41,11 @@ class Proxy:
         self.pins = pins
         self._peers = peers
 
-    async def shared(self, token: str, digest: Digest) -> Transfer | None:
+    async def shared(self, token: str, digest: Digest) -> Lent | None:
         """The transfer of this blob that runs here, for another replica; None for strangers and for what does not run."""
         if not await self._peers.admits(token, digest):
             return None
-        return self.cache.transfers.running(digest)
+        return self.cache.transfers.lent(digest)
 
 
 @asynccontextmanager
@@ -78,7 +78,7 @@ async def open_proxy(
     pins = Pins(cache, upstreams, leases, settings.default_upstream)
     async with AsyncExitStack() as stack:
         stack.callback(spool.close)
-        leftovers = [] if alone else await spool.start()
+        leftovers = [] if alone else await spool.start({upstream.name for upstream in upstreams})
         stack.push_async_callback(peers.close)
         await peers.start()
         for upstream in upstreams:

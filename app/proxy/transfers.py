@@ -6,22 +6,25 @@ or begins one. A reader goes on at its offset whatever becomes of the transfer i
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Final
 
 from app.oci.digests import Digest
-from app.oci.errors import BlobUnknown, RegistryError
+from app.oci.errors import BlobUnknown, RegistryError, Unavailable
 from app.proxy.errors import Unreachable, UpstreamError
-from app.proxy.fetch import Fetch
+from app.proxy.fetch import Ended, Fetch
 from app.proxy.flights import Flights
+from app.proxy.following import Following, Stored, Transfer
 from app.proxy.leases import Leases, Other
-from app.proxy.peers import PeerGone, Peers
+from app.proxy.peers import PeerGone, Peers, PeerTransfer
 from app.proxy.spool import Origin, Spool
 from app.proxy.upstreams import Upstream
 from app.registry import keys
 from app.registry.blobs import Blob
 from app.registry.bucket import Bucket
 from app.registry.failures import translated
+from app.registry.publishing import adopt, holding
 from app.registry.registry import Repository
 from app.telemetry.upstreams import UpstreamMetrics
 
@@ -33,57 +36,28 @@ Note = Callable[[str, Mapping[str, Any]], None]
 """Writes one log line: the event and its fields."""
 
 
-class Transfer(Protocol):
-    """What a reader follows."""
+class Lent:
+    """A transfer of this process as another replica may follow it: what goes wrong is a RegistryError."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self.id = fetch.id
+        self._fetch = fetch
 
     async def opened(self) -> int | None:
-        """The size in bytes, where it is known, once bytes are on their way. Raises UpstreamError, PeerGone."""
-        ...
+        """The blob's size in bytes, once bytes are on their way. Raises Unavailable."""
+        try:
+            return await self._fetch.opened()
+        except UpstreamError as exc:
+            raise Unavailable(exc.reason) from exc
 
-    def chunks(self, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes as they come, and empty chunks while none do. Raises UpstreamError, PeerGone."""
-        ...
-
-
-class Stored:
-    """A blob that has arrived."""
-
-    def __init__(self, repository: Repository, blob: Blob) -> None:
-        self._repository = repository
-        self._blob = blob
-
-    async def opened(self) -> int | None:
-        return self._blob.size
-
-    async def chunks(self, start: int, end: int) -> AsyncIterator[bytes]:
-        async with self._repository.blobs.open(self._blob, start, end) as reader:
-            async for chunk in reader:
-                yield chunk
-
-
-class Following:
-    """A reader of one range of a blob that is on its way; `size` of the whole blob in bytes."""
-
-    def __init__(self, transfers: "Transfers", upstream: Upstream, origin: Origin, first: Transfer, size: int) -> None:
-        self.size = size
-        self.span = (0, size)
-        self._transfers = transfers
-        self._upstream = upstream
-        self._origin = origin
-        self._first = first
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        at, end = self.span
-        transfer = self._first
-        while at < end:
-            try:
-                async for chunk in transfer.chunks(at, end):
-                    at += len(chunk)
+    async def chunks(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """The bytes as they come. Raises Unavailable."""
+        try:
+            async with aclosing(self._fetch.chunks(start, end)) as chunks:
+                async for chunk in chunks:
                     yield chunk
-            except PeerGone:
-                yield b""
-            if at < end:
-                transfer, _ = await self._transfers.reach(self._upstream, self._origin)
+        except (UpstreamError, Ended) as exc:
+            raise Unavailable("the transfer has ended") from exc
 
 
 class Transfers:
@@ -106,6 +80,11 @@ class Transfers:
         found = self._running.get(digest)
         return found[0] if found else None
 
+    def lent(self, digest: Digest) -> Lent | None:
+        """The transfer of this blob that this process owns, for another replica."""
+        fetch = self.running(digest)
+        return None if fetch is None else Lent(fetch)
+
     def digests(self) -> list[Digest]:
         """What is on its way here."""
         return list(self._running)
@@ -119,67 +98,63 @@ class Transfers:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def follow(self, upstream: Upstream, origin: Origin, start: int, end: int | None) -> Following:
-        """A reader of the blob, once bytes are on their way. Raises UpstreamError, RegistryError."""
-        transfer, size = await self.reach(upstream, origin)
-        following = Following(self, upstream, origin, transfer, size)
-        following.span = (start, size if end is None else min(end, size))
-        return following
+        """A reader of the blob, once bytes are on their way; close it. Raises UpstreamError, RegistryError."""
+        transfer, size = await self._reach(upstream, origin)
+        to = size if end is None else min(end, size)
+        return Following(lambda: self._reach(upstream, origin), transfer, size, start, to)
 
     async def bring(self, upstream: Upstream, origin: Origin, *, urgent: bool = False) -> None:
         """Returns once the blob is here. Raises UpstreamError, RegistryError."""
         while True:
-            transfer = await self.join(upstream, origin, urgent=urgent)
+            transfer = await self._join(upstream, origin, urgent=urgent)
             if isinstance(transfer, Stored):
                 return
             found = self._running.get(origin.digest)
-            if found is not None and found[0] is transfer:
-                await asyncio.wait({found[1]})
-                if found[0].failure is not None:
-                    raise found[0].failure
-            else:
-                await asyncio.sleep(_PAUSE)
+            if found is None or found[0] is not transfer:
+                await asyncio.sleep(_PAUSE)  # it runs elsewhere, or has just ended
+                continue
+            await asyncio.wait({found[1]})
+            trouble = found[0].failure or found[0].trouble
+            if trouble is not None:
+                raise trouble
 
-    async def reach(self, upstream: Upstream, origin: Origin) -> tuple[Transfer, int]:
+    async def _reach(self, upstream: Upstream, origin: Origin) -> tuple[Transfer, int]:
         """A transfer that brings bytes, and the blob's size. Waits where a replica that cannot be reached has it."""
         deadline = time.monotonic() + _UNREACHED
         while True:
-            transfer = await self.join(upstream, origin, urgent=True)
+            transfer = await self._join(upstream, origin, urgent=True)
             try:
                 size = await transfer.opened()
             except PeerGone:
                 if time.monotonic() > deadline:
-                    raise Unreachable(
-                        f"another replica fetches this from {upstream.name} and cannot be reached"
-                    ) from None
+                    reason = f"another replica fetches this from {upstream.name} and cannot be reached"
+                    raise Unreachable(reason) from None
             else:
                 if size is not None:
+                    if isinstance(transfer, PeerTransfer):
+                        self._metrics.joined(upstream.name, "peer")
                     return transfer, size
             await asyncio.sleep(_PAUSE)  # a blob of unknown size is read once it is here
 
-    async def join(self, upstream: Upstream, origin: Origin, *, urgent: bool) -> Transfer:
+    async def _join(self, upstream: Upstream, origin: Origin, *, urgent: bool) -> Transfer:
         """The transfer of this blob, begun if there is none. Raises RegistryError when the store fails."""
         fetch = self.running(origin.digest)
         if fetch is None:
-            transfer = await self._begun.join(origin.digest, lambda: self._begin(upstream, origin, urgent))
-            fetch = self.running(origin.digest)
-            if fetch is not transfer:
-                return transfer
+            transfer = await self._begun.join(origin.digest, lambda: self._taken(upstream, origin, urgent))
         else:
+            transfer = fetch
             self._metrics.joined(upstream.name, "local")
-        if fetch is None:
-            raise Unreachable("the transfer has ended")
-        if urgent:
-            fetch.turn.hurry()
-        return fetch
+        if urgent and isinstance(transfer, Fetch):
+            transfer.turn.hurry()
+        return transfer
 
-    async def _begin(self, upstream: Upstream, origin: Origin, urgent: bool) -> Transfer:
-        return await self._taken(upstream, origin, urgent)
+    async def _taken(self, upstream: Upstream, origin: Origin, urgent: bool) -> Transfer:
+        return await self._begin(upstream, origin, urgent)
 
     @translated
-    async def _taken(self, upstream: Upstream, origin: Origin, urgent: bool) -> Transfer:
+    async def _begin(self, upstream: Upstream, origin: Origin, urgent: bool) -> Transfer:
         lease = await self._leases.take(keys.fetch_lease(origin.digest), {"url": self._peers.url})
         if isinstance(lease, Other):
-            self._metrics.joined(upstream.name, "peer")
             return await self._stored(origin) or self._peers.follow(origin.digest, lease.about.get("url", ""))
         stored = await self._stored(origin)  # it may have arrived since the caller looked
         if stored is not None:
@@ -218,8 +193,10 @@ class Transfers:
         await Repository(self._bucket, origin.name).uploads.put(origin.digest, body)
 
     async def _stored(self, origin: Origin) -> Stored | None:
+        """The blob, where it is here. Who asks for a transfer may have it, so another repository's copy will do."""
         repository = Repository(self._bucket, origin.name)
         try:
             return Stored(repository, await repository.blobs.stat(origin.digest))
         except BlobUnknown:
-            return None
+            copy = await adopt(self._bucket, origin.name, origin.digest, await holding(self._bucket, origin.digest))
+            return None if copy is None else Stored(repository, Blob(origin.digest, copy))

@@ -1,0 +1,36 @@
+"""What tests of the proxy share: a real upstream, a fault front before it, and an ear for what asyncio complains of."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.services.front import Front
+from tests.services.upstreams import Distribution, need_distribution
+
+
+@pytest.fixture(scope="session")
+def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
+    """A registry to pull from; tests use repositories of their own."""
+    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
+        yield server
+
+
+@pytest.fixture
+def front(upstream: Distribution) -> Iterator[Front]:
+    """The front before it, without faults."""
+    with Front(upstream.url) as front:
+        yield front
+
+
+@pytest.fixture
+async def complaints() -> AsyncIterator[list[dict[str, Any]]]:
+    """What asyncio says of tasks and futures that nobody looked after; anything fails the test."""
+    heard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    yield heard
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not heard, heard
