@@ -9,6 +9,7 @@ from app.oci.manifests import Manifest
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.proxy.flights import Flights
+from app.proxy.misses import Misses
 from app.proxy.prefetch import Prefetch
 from app.proxy.pulls import Pulls
 from app.proxy.transfers import Transfers
@@ -17,6 +18,8 @@ from app.registry.bucket import Bucket, Recent
 
 _LEARNED = 20_000
 _LISTS = 1000
+_HANGING = 30.0
+"""Seconds after which a check that was slow is waited for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Cache:
     pulls: Pulls
     flights: Flights[tuple[Name, str], Any] = field(default_factory=Flights)
     learned: Recent[tuple[Name, Digest], bool] = field(default_factory=lambda: Recent(_LEARNED))
+    hanging: Misses = field(default_factory=lambda: Misses(_HANGING))
+    """Tags whose check waits for an answer longer than clients should."""
     lists: Recent[tuple[Name, int, Tag | None], Listed] = field(default_factory=lambda: Recent(_LISTS))
     cursors: Recent[tuple[Name, int, Tag], Mapping[str, str]] = field(default_factory=lambda: Recent(_LISTS))
     """How upstreams call the page of so many tags after one: some know no `last`, but a token of their own."""

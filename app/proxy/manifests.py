@@ -115,10 +115,8 @@ class ProxiedManifests(Manifests):
         if self._upstream.misses.knows((self._name, tag)):
             return self._stale(tag, known, Missing(f"{self._upstream.name} does not have that"))
         try:
-            async with asyncio.timeout(_CHECK if known else None):
-                entry = await self._check(tag, known)
-        except TimeoutError:
-            return self._stale(tag, known, Unreachable(f"{self._upstream.name} is slow to answer"))
+            self._upstream.admit()  # before joining a check that waits for an answer since before the breaker opened
+            entry = await (self._check(tag, None) if known is None else self._check_soon(tag, known))
         except UpstreamError as exc:
             if isinstance(exc, Missing):
                 self._upstream.misses.note((self._name, tag))
@@ -151,14 +149,30 @@ class ProxiedManifests(Manifests):
         self._upstream.metrics.stale(self._upstream.name, failure.kind)
         return known
 
+    async def _check_soon(self, tag: Tag, known: Entry) -> Entry:
+        """As `_check`, for a client that need not wait long. Raises UpstreamError."""
+        key, slow = (self._name, tag), Unreachable(f"{self._upstream.name} is slow to answer")
+        if self._cache.hanging.knows(key):
+            raise slow
+        try:
+            async with asyncio.timeout(_CHECK):
+                return await self._check(tag, known)
+        except TimeoutError:
+            self._cache.hanging.note(key)
+            self._upstream.slow(slow)
+            raise slow from None
+
     async def _check(self, tag: Tag, known: Entry | None) -> Entry:
         """Asks for the tag, once for all who want to know. Raises UpstreamError."""
         entry: Entry = await self._cache.flights.join((self._name, tag), lambda: self._resolve(tag, known))
         return entry
 
     async def _resolve(self, tag: Tag, known: Entry | None) -> Entry:
-        entry = await self._look(tag, known)
-        await tags.write(self._bucket, self._name, tag, entry, writer(self._upstream))
+        try:
+            entry = await self._look(tag, known)
+            await tags.write(self._bucket, self._name, tag, entry, writer(self._upstream))
+        finally:
+            self._cache.hanging.forget((self._name, tag))
         self._upstream.misses.forget((self._name, tag))
         return entry
 

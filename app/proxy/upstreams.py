@@ -96,6 +96,16 @@ class Upstream:
         """Whether it, or one that stands in for it, may be asked now."""
         return any(source.breaker.state == "closed" and source.rates.refuses() is None for source in self.sources)
 
+    def admit(self) -> None:
+        """Returns where somebody may be asked. Raises Unreachable, as asking would at once."""
+        if all(source.breaker.state != "closed" for source in self.sources):
+            self.breaker.admit()
+
+    def slow(self, failure: UpstreamError) -> None:
+        """Notes that an answer did not come in time, where it can only be this upstream's; a late one will undo it."""
+        if len(self.sources) == 1:
+            self.breaker.failed(failure)
+
     def pulled(self, size: int) -> None:
         """Counts bytes of blobs that came from it."""
         self.metrics.pulled(self.name, "blob", size)
