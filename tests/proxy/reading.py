@@ -1,19 +1,22 @@
 """A client that reads a blob as a test wishes: watched while bytes come, left before they all came."""
 
 import asyncio
+import os
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from app.proxy.transfers import Transfers
 from tests.proxy.pulling import UP, routing_of
 from tests.services.app import Running
 from tests.services.client import digest_of, noise
-from tests.services.front import Front
+from tests.services.front import Fault, Front
 from tests.services.pushing import Pusher
 
 BLOBS = "/v2/*/blobs/sha*"
 SIZE = 3_000_000
+HALF = SIZE // 2
 PATIENCE = 20.0
 
 
@@ -128,3 +131,32 @@ async def holds(service: Running, digest: str, data: bytes, repository: str = "t
     assert found == data, f"the store holds {len(found)} other bytes"
     assert digest_of(found, algorithm) == digest
     return True
+
+
+async def begun(service: Running, front: Front, digest: str, data: bytes) -> Reading:
+    """A reader of a transfer that stands still half-way."""
+    front.on(BLOBS, Fault(stall=HALF), method="GET", times=1)
+    reading = Reading(service, blob_path(digest))
+    await reading.has(HALF)
+    assert reading.body == data[:HALF]
+    return reading
+
+
+async def closed(folder: Path) -> None:
+    """Waits until the threads of a spool have closed its files."""
+    async with asyncio.timeout(10):
+        while open_files(folder):
+            await asyncio.sleep(0.02)
+
+
+def open_files(folder: Path) -> list[str]:
+    """What this process has open below a folder."""
+    found = []
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")
+        except OSError:
+            continue
+        if target.startswith(str(folder / "spool")):
+            found.append(target)
+    return found

@@ -1,7 +1,6 @@
 """One transfer for all who want a blob, whatever the upstream does on the way and whoever leaves."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ from app.oci.names import Name
 from app.proxy.spool import Origin
 from storage import Unavailable
 from tests.proxy.pulling import UP, pulling, section, upstream_of
-from tests.proxy.reading import BLOBS, SIZE, Reading, blob_path, holds, push, settled, transfers_of
+from tests.proxy.reading import BLOBS, HALF, SIZE, Reading, begun, blob_path, closed, holds, push, settled, transfers_of
 from tests.proxy.served import serve
 from tests.services.app import CutOff, Running
 from tests.services.client import LAYER, MANIFEST, digest_of, encode, noise
 from tests.services.front import Fault, Front
 from tests.services.pushing import Pusher
 
-HALF = SIZE // 2
 HELD = 64 << 10
 
 
@@ -30,15 +28,6 @@ async def service(front: Front, tmp_path: Path, complaints: list[dict[str, Any]]
     """A registry before the front, which waits a second for a byte."""
     async with pulling(tmp_path, section(front.url, stall_timeout=1)) as service:
         yield service
-
-
-async def begun(service: Running, front: Front, digest: str, data: bytes) -> Reading:
-    """A reader of a transfer that stands still half-way."""
-    front.on(BLOBS, Fault(stall=HALF), method="GET", times=1)
-    reading = Reading(service, blob_path(digest))
-    await reading.has(HALF)
-    assert reading.body == data[:HALF]
-    return reading
 
 
 def gets(front: Front) -> int:
@@ -376,26 +365,6 @@ async def test_files_of_the_spool_are_closed_and_gone_after_all_kinds_of_ends(
         await settled(service)
     await closed(tmp_path)
     assert not [path for path in (tmp_path / "spool").iterdir() if path.suffix != ".json" and path.stat().st_size > 10]
-
-
-async def closed(folder: Path) -> None:
-    """Waits until the threads of a spool have closed its files."""
-    async with asyncio.timeout(10):
-        while open_files(folder):
-            await asyncio.sleep(0.02)
-
-
-def open_files(folder: Path) -> list[str]:
-    """What this process has open below a folder."""
-    found = []
-    for entry in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{entry}")
-        except OSError:
-            continue
-        if target.startswith(str(folder / "spool")):
-            found.append(target)
-    return found
 
 
 async def test_a_server_that_stops_keeps_what_came_and_the_next_goes_on_by_range(
