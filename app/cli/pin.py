@@ -19,16 +19,11 @@ from app.oci.errors import RegistryError
 from app.quantities import size_text
 
 if TYPE_CHECKING:
-    from app.cli.progress import Watching
     from app.proxy.images import Survey
-    from app.proxy.pins import Image, Pin, Pins
+    from app.proxy.pins import Pin, Pins
 
 T = TypeVar("T")
 
-_AT_ONCE: Final = 3
-"""Images that are fetched side by side."""
-_PATIENCE: Final = 20.0
-"""Seconds for which an upstream that does not answer is waited for: longer than the first pause of a breaker."""
 _PLATFORM: Final = re.compile(r"all|[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
 
 commands = typer.Typer(
@@ -80,7 +75,11 @@ def add(
         added = {pin.reference: pin for pin in [await pins.add(text, platforms) for text in wanted]}
         for pin in added.values():
             output.note(f"pinned {pin.reference} for {', '.join(pin.platforms)}")
-        return no_fetch or await _fetch(pins, list(added.values()))
+        if no_fetch:
+            return True
+        from app.cli.fetching import fetch
+
+        return await fetch(pins, list(added.values()))
 
     _end(_run(config, work))
 
@@ -123,7 +122,9 @@ def sync(config: options.ConfigFile = None) -> None:
     """Fetches what is missing or has moved, now."""
 
     async def work(pins: "Pins") -> bool:
-        return await _fetch(pins, await pins.all())
+        from app.cli.fetching import fetch
+
+        return await fetch(pins, await pins.all())
 
     _end(_run(config, work))
 
@@ -241,87 +242,6 @@ def _entry(state: State) -> dict[str, Any]:
         "missing_bytes": survey.missing_bytes if survey else None,
         "absent_platforms": survey.absent if survey else [],
     }
-
-
-async def _fetch(pins: "Pins", wanted: Sequence["Pin"]) -> bool:
-    """Brings everything that the pins mean, one line an image; says whether all came."""
-    from app.cli.progress import watching
-
-    tasks: list[asyncio.Task[bool]] = []
-    complete = True
-    with watching() as bars:
-        fetching = _Fetching(pins, bars)
-        async with asyncio.TaskGroup() as group:
-            for pin in wanted:
-                images = await _meant(pins, pin)
-                complete = complete and bool(images)
-                tasks += [group.create_task(fetching.bring(image)) for image in images]
-    came = sum(task.result() for task in tasks)
-    output.say(f"{came} of {len(tasks)} images complete")
-    return complete and came == len(tasks)
-
-
-async def _meant(pins: "Pins", pin: "Pin") -> Sequence["Image"]:
-    """The images of a pin; complains where there are none."""
-    try:
-        found = await pins.images(pin)
-    except RegistryError as error:
-        output.complain(f"{pin.reference}: {error.message}")
-        return []
-    if not found:
-        output.complain(f"{pin.reference}: no image is called so")
-    return found
-
-
-class _Fetching:
-    """Images on their way, some at once. An upstream that does not answer is waited for, but only once."""
-
-    def __init__(self, pins: "Pins", bars: "Watching") -> None:
-        self._pins = pins
-        self._bars = bars
-        self._places = asyncio.Semaphore(_AT_ONCE)
-        self._lost: set[str] = set()
-
-    async def bring(self, image: "Image") -> bool:
-        """Fetches one, says how that went, and returns whether it is complete."""
-        async with self._places:
-            trouble, size = await self._tried(image)
-            if trouble is not None and await self._is_back(image):
-                trouble, size = await self._tried(image)
-        if trouble is None:
-            output.say(f"{image}: {f'{size_text(size)} fetched' if size else 'up to date'}")
-        else:
-            output.complain(f"{image}: {trouble}")
-        return trouble is None
-
-    async def _is_back(self, image: "Image") -> bool:
-        """Whether the upstream was away, which may have been another image's fault, and answers again."""
-        name = image.upstream.name
-        if image.upstream.breaker.state == "closed" or name in self._lost:
-            return False
-        if await self._pins.wait_for(image.upstream, _PATIENCE):
-            return True
-        self._lost.add(name)
-        return False
-
-    async def _tried(self, image: "Image") -> tuple[str | None, int]:
-        """What went wrong, if anything, and the bytes that had to come."""
-        from app.proxy.pins import lacking
-
-        wanted = 0
-
-        def show(come: int, total: int) -> None:
-            nonlocal wanted
-            wanted = total
-            bar.show(come, total)
-
-        bar = self._bars.begin(str(image))
-        try:
-            return lacking(await self._pins.bring(image, show)), wanted
-        except RegistryError as error:
-            return error.message, wanted
-        finally:
-            bar.end()
 
 
 def _run(config: Path | None, work: "Callable[[Pins], Awaitable[T]]") -> T:

@@ -124,7 +124,9 @@ class Pins:
         if not selection.open:
             tag, digest = parse_reference(selection.reference)
             return [Image(pin, selection.upstream, parse_name(selection.names), tag or digest or Tag("latest"))]
-        meant = await self._asked(pin, selection) if ask else await self._document(_key(pin.reference) + _MEANT)
+        meant = await self._asked(pin, selection) if ask else None
+        if meant is None:
+            meant = await self._document(_key(pin.reference) + _MEANT)
         if meant is None:
             meant = await self._found(selection)
         return [Image(pin, selection.upstream, Name(name), Tag(tag)) for name, tag in meant]
@@ -220,7 +222,13 @@ class Pins:
         found: list[tuple[Name, Tag]] = []
         for name in await self._names(selection):
             repository = ProxiedRepository(self._cache, name, selection.upstream)
-            found += [(name, tag) for tag in await _all_tags(repository.tags.list) if selection.wants(tag)]
+            try:
+                listed = await _all_tags(repository.tags.list)
+            except NameUnknown:
+                if not selection.wide:
+                    raise
+                continue  # the upstream has it no more
+            found += [(name, tag) for tag in listed if selection.wants(tag)]
             if repository.notes.warning is not None:
                 return None
         await self._driver.put(_key(pin.reference) + _MEANT, json.dumps(found).encode())

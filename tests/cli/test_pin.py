@@ -1,6 +1,8 @@
 """`edge-registry pin`, against a real registry behind the fault front."""
 
+import io
 import json
+import logging
 import os
 import pty
 import re
@@ -15,15 +17,14 @@ from typing import Any, Final
 
 import pytest
 
-from app.proxy.pins import own_platform
-from tests.cli.conftest import Edge, environment
+from app.cli import command
+from tests.cli.conftest import Edge, Ended, environment
 from tests.services.front import Fault, Front
 from tests.services.pushing import Pusher
 from tests.services.registry import RegistryServer, filesystem_store
 from tests.services.upstreams import Distribution, need_distribution
 
 MB: Final = 1_000_000
-OWN: Final = own_platform()
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,28 @@ def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def front(upstream: Distribution) -> Iterator[Front]:
     with Front(upstream.url) as found:
         yield found
+
+
+@pytest.fixture
+def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Edge]:
+    """As the fixture of that name, without a process for each command: they cost more than what is tested here."""
+    root = logging.getLogger()
+    kept = (root.handlers[:], root.level)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, stdin: str = "", **settings: str) -> Ended:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith(("EDGE_REGISTRY_", "REGISTRY_"))]:
+                patch.delenv(name)
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["edge-registry", *arguments])
+            patch.setattr(sys, "stdin", io.StringIO(stdin))
+            status = command._run()
+        return Ended(status, *capsys.readouterr())
+
+    yield run
+    root.handlers[:], root.level = kept
 
 
 @pytest.fixture
