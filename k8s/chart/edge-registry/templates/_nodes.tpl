@@ -1,0 +1,42 @@
+{{/* Parts of the DaemonSet that sets up nodes. */}}
+
+{{- define "edge-registry.nodeSelector" -}}
+app.kubernetes.io/name: {{ include "edge-registry.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: node-setup
+{{- end }}
+
+{{- define "edge-registry.nodeLabels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "edge-registry.nodeSelector" . }}
+{{ include "edge-registry.commonLabels" . }}
+{{- end }}
+
+{{/* Whether /etc/hosts is mounted by itself; with all of /etc it is there already. */}}
+{{- define "edge-registry.nodeHosts" -}}
+{{- if and .Values.nodeSetup.hosts (not (has "/etc" .Values.nodeSetup.folders)) }}yes{{ end -}}
+{{- end }}
+
+{{- define "edge-registry.nodeContainer" -}}
+image: {{ include "edge-registry.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: { drop: [ALL] }
+env:
+  - name: NODE_NAME
+    valueFrom:
+      fieldRef: { fieldPath: spec.nodeName }
+resources: {{- toYaml .Values.nodeSetup.resources | nindent 2 }}
+volumeMounts:
+  - { name: config, mountPath: /etc/edge-registry/nodes, readOnly: true }
+  - { name: tmp, mountPath: /tmp }
+  - { name: record, mountPath: /node/var/lib/edge-registry }
+  {{- range $place, $folder := .Values.nodeSetup.folders }}
+  - { name: folder-{{ $place }}, mountPath: /node{{ $folder }} }
+  {{- end }}
+  {{- if include "edge-registry.nodeHosts" . }}
+  - { name: hosts, mountPath: /node/etc/hosts }
+  {{- end }}
+{{- end }}
