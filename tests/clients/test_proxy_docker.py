@@ -11,9 +11,11 @@ from tests.clients.attested import attest
 from tests.clients.conftest import MakeClient
 from tests.clients.outside import Outside
 from tests.clients.proxied import Edge, Upstream, open_edge
+from tests.services.client import noise
 from tests.services.clients import Client
 from tests.services.daemons import DockerDaemon
-from tests.services.images import Layout
+from tests.services.front import Fault
+from tests.services.images import Layout, write_image
 from tests.services.registry import Credentials
 from tests.services.upstreams import need_distribution
 
@@ -122,6 +124,21 @@ def test_docker_pulls_a_cached_tag_while_the_uplink_is_gone(
         assert digests(docker, word) == [digest]
         assert outside.asked == []
         assert "503" in docker.fail("pull", f"{edge.host}/{word}-missing")
+
+
+def test_docker_pulls_a_layer_that_the_upstream_breaks_off(
+    docker: Client, edge: Edge, outside: Outside, tmp_path: Path, word: str
+) -> None:
+    layout = write_image(tmp_path / "large", [{"noise": noise(3_000_000, word)}])
+    digest = edge.push(HUB, f"library/{word}", layout)
+    front = edge.fronts[HUB]
+    blob = f"/v2/library/{word}/blobs/{layout.layers[0]}"
+    rule = front.on(blob, Fault(cut=2_500_000), method="GET", times=1)
+    docker.run("pull", word)
+    assert digests(docker, word) == [digest]
+    assert rule.taken == 1
+    assert front.sent(blob) <= 4_500_000, "begun anew it is 5.5 MB; what was on its way when it broke may come again"
+    assert outside.asked == []
 
 
 def test_docker_pulls_its_own_platform_of_an_index_with_attestations(

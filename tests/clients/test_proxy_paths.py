@@ -2,7 +2,9 @@
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,14 @@ from tests.clients.proxied import Edge, Upstream, open_edge
 from tests.services.client import digest_of, noise
 from tests.services.clients import Client
 from tests.services.front.server import Outage
-from tests.services.images import MANIFEST, Layout
+from tests.services.images import MANIFEST, Layout, write_image
 from tests.services.upstreams import need_distribution
 
 pytestmark = pytest.mark.clients
 
 HUB, ONE = "docker.io", "registry.example:5000"
+FOLDER = "registry.example_5000"
+"""How ONE is called in an image's name, where a port can only stand behind the first host."""
 SIZE = 3_000_000
 
 
@@ -86,6 +90,37 @@ def test_crane_may_not_push_into_the_name_space_of_an_upstream(
     assert "UNSUPPORTED" in said, said
 
 
+def test_clients_that_pull_one_cold_image_at_once_cost_one_transfer(
+    curl: Client, crane: Client, make_client: MakeClient, edge: Edge, tmp_path: Path, repository: str
+) -> None:
+    layout = write_image(tmp_path / "large", [{"noise": noise(SIZE, repository)}])
+    edge.push(ONE, repository, layout)
+    front, layer = edge.fronts[ONE], layout.layers[0]
+    skopeo, regctl = make_client("skopeo"), make_client("regctl", ["--host", f"reg={edge.host},tls=disabled"])
+    url, name = f"http://{edge.host}/v2/{ONE}/{repository}/blobs/{layer}", f"{edge.host}/{FOLDER}/{repository}:latest"
+    pulls: list[Callable[[], str]] = [
+        lambda: crane.run("pull", "--format", "oci", name, str(tmp_path / "crane")),
+        lambda: regctl.run("image", "copy", name, f"ocidir://{tmp_path}/regctl:latest"),
+        lambda: skopeo.run(
+            *("--insecure-policy", "copy", "--quiet", "--src-tls-verify=false"),
+            *(f"docker://{name}", f"oci:{tmp_path}/skopeo:latest"),
+        ),
+        *(partial(curl.run, "--output", str(tmp_path / f"curl{one}"), url) for one in range(5)),
+    ]
+    front.rate = 1_500_000  # so slow that all of them meet
+    try:
+        with ThreadPoolExecutor(len(pulls)) as pool:
+            list(pool.map(lambda pull: pull(), pulls))
+    finally:
+        front.rate = None
+    for client in ("crane", "regctl", "skopeo"):
+        back = Layout(tmp_path / client, "latest", layout.digest, layout.layers)
+        assert all(back.blob(named) == layout.blob(named) for named in (layout.digest, layer))
+    assert all((tmp_path / f"curl{one}").read_bytes() == layout.blob(layer) for one in range(5))
+    for path in (f"blobs/{layer}", f"manifests/{layout.digest}"):
+        assert front.count(f"/v2/{repository}/{path}", "GET") == 1
+
+
 @pytest.mark.parametrize("way", ["header", "ns"])
 def test_curl_names_the_upstream_beside_the_path(
     curl: Client, edge: Edge, layout: Layout, repository: str, way: str
@@ -135,7 +170,7 @@ def test_a_stale_tag_comes_with_a_warning_that_regctl_shows(
         said = curl.run("--include", url)
         assert f'warning: 299 - "{ONE}' in said.lower()
         assert "\nage: " in said.lower()
-        heard = regctl.hear("manifest", "head", f"{edge.host}/{ONE.replace(':', '_')}/{repository}:latest")
+        heard = regctl.hear("manifest", "head", f"{edge.host}/{FOLDER}/{repository}:latest")
         assert f"{ONE} has been unreachable" in heard or f"{ONE} cannot be reached" in heard, heard
 
 

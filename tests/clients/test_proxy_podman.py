@@ -151,7 +151,5 @@ def test_podman_goes_to_its_next_mirror_when_only_the_manifest_is_here_and_the_u
     name = f"{LAZY}/{repository}:latest"
     write_registries(podman.home, {LAZY: [f"{edge.host}/{LAZY}", edge.origins[LAZY].host]})
     with edge.offline():
-        for _ in range(2):  # the outage is known
-            assert edge.server.request("HEAD", f"/v2/{LAZY}/{repository}/manifests/missing").status == 503
         podman.run("pull", "--quiet", name)
     assert digest_of(podman, name) == digest
