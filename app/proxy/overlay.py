@@ -1,21 +1,21 @@
 """Overlay: a plain name behind which both a local repository and an upstream's may stand. Local content comes first."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 
 from app.oci.digests import Digest
-from app.oci.errors import BlobUnknown, ManifestUnknown, NameUnknown
+from app.oci.errors import BlobUnknown, ManifestBlobUnknown, ManifestUnknown, NameUnknown, RegistryError
+from app.oci.manifests import parse_manifest
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.proxy.blobs import ProxiedBlobs
-from app.proxy.manifests import ProxiedManifests
 from app.proxy.repository import ProxiedRepository
 from app.proxy.tags import ProxiedTags
 from app.registry.blobs import Blob, Blobs
-from app.registry.bucket import Bucket
+from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Entry
-from app.registry.manifests import Manifests
+from app.registry.manifests import Manifests, Published
 from app.registry.referrers import Referrers, ReferrersOf
 from app.registry.registry import Repository
 from app.registry.tags import Tags
@@ -37,7 +37,7 @@ class OverlaidRepository(Repository):
 
     @cached_property
     def manifests(self) -> Manifests:
-        return OverlaidManifests(self._bucket, self.name, self._behind.manifests)
+        return OverlaidManifests(self._bucket, self.name, self._behind)
 
     @cached_property
     def tags(self) -> Tags:
@@ -87,9 +87,11 @@ class OverlaidBlobs(Blobs):
 class OverlaidManifests(Manifests):
     """Local manifests first."""
 
-    def __init__(self, bucket: Bucket, name: Name, behind: ProxiedManifests) -> None:
+    def __init__(self, bucket: Bucket, name: Name, behind: ProxiedRepository) -> None:
         super().__init__(bucket, name)
-        self._behind = behind
+        self._source = behind
+        self._behind = behind.manifests
+        self._blobs = Blobs(bucket, name)
 
     async def stat(self, digest: Digest) -> Entry:
         try:
@@ -114,6 +116,45 @@ class OverlaidManifests(Manifests):
             return await super().get_tag(tag)
         except ManifestUnknown:
             return await self._behind.get_tag(tag)
+
+    async def put(
+        self,
+        data: bytes,
+        content_type: str | None,
+        *,
+        digest: Digest | None,
+        tagged: Sequence[Tag],
+        by: str | None,
+        sparse: bool = False,
+    ) -> Published:
+        """As the registry's. What is missing here is taken over from upstream, where that has it: go-containerregistry and
+        containerd ask before they push the images of an index, and were told that they are there.
+        """
+        try:
+            return await super().put(data, content_type, digest=digest, tagged=tagged, by=by, sparse=sparse)
+        except ManifestBlobUnknown:
+            manifest = parse_manifest(data, content_type)
+            await side_by_side(self._take_blob, dict.fromkeys(blob.digest for blob in manifest.blobs))
+            for child in manifest.children:
+                await self._take_child(child.digest, by)
+        return await super().put(data, content_type, digest=digest, tagged=tagged, by=by, sparse=sparse)
+
+    async def _take_child(self, digest: Digest, by: str | None) -> None:
+        """What cannot be had is named by the publication that needs it."""
+        try:
+            await super().stat(digest)
+        except ManifestUnknown:
+            with suppress(RegistryError):
+                entry, data = await self._behind.get(digest)
+                await self.put(data, entry.media_type, digest=digest, tagged=(), by=by)
+
+    async def _take_blob(self, digest: Digest) -> None:
+        try:
+            await self._blobs.stat(digest)
+        except BlobUnknown:
+            with suppress(RegistryError):
+                await self._source.hold(digest)
+                await self._blobs.mount(digest, self._source.name, lambda _: True)
 
 
 class OverlaidTags(Tags):

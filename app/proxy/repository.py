@@ -3,10 +3,13 @@
 from functools import cached_property
 from typing import NoReturn
 
-from app.oci.errors import Unsupported
+from app.oci.digests import Digest
+from app.oci.errors import BlobUnknown, Unsupported
 from app.oci.names import Name
-from app.proxy.blobs import ProxiedBlobs
+from app.proxy.blobs import Awaited, ProxiedBlobs
 from app.proxy.cache import Cache
+from app.proxy.errors import UpstreamError
+from app.proxy.failures import meaning
 from app.proxy.manifests import ProxiedManifests
 from app.proxy.referrers import ProxiedReferrers
 from app.proxy.tags import ProxiedTags
@@ -42,3 +45,12 @@ class ProxiedRepository(Repository):
     @cached_property
     def referrers(self) -> ProxiedReferrers:
         return ProxiedReferrers(self._cache, self.name, self._upstream, self.notes, self.manifests)
+
+    async def hold(self, digest: Digest) -> None:
+        """Returns once a blob of the upstream's repository is held here. Raises BlobUnknown, Denied, Unavailable."""
+        blob = await self.blobs.sought(digest)
+        if isinstance(blob, Awaited):
+            try:
+                await self._cache.transfers.bring(self._upstream, self.blobs.origin(blob), urgent=True)
+            except UpstreamError as exc:
+                raise meaning(exc, BlobUnknown(detail={"digest": digest})) from exc
