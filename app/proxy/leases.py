@@ -45,10 +45,13 @@ class Leases:
         self._driver, self._supported, self._life, self._clock = driver, supported, life, clock
         self._seen: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
-    async def take(self, key: str, about: Mapping[str, str]) -> "Held | Other":
+    async def take(
+        self, key: str, about: Mapping[str, str], *, ended: Callable[[Mapping[str, str]], bool] = lambda _: False
+    ) -> "Held | Other":
         """Ours (`async with` it soon: its life has begun), or whose it is. Call again to wait, and to take over the dead.
 
-        Where leases are not supported it is always ours and nothing is written. Raises StorageError.
+        `ended` is asked whether one who wrote this is known to have ended, and need not be waited for. Where leases
+        are not supported it is always ours and nothing is written. Raises StorageError.
         """
         held = Held(self._driver if self._supported else None, key, about, self._life)
         if not self._supported or await _put(self._driver, key, held.body(), Absent()):
@@ -61,8 +64,9 @@ class Leases:
                 if await _put(self._driver, key, held.body(), Absent()):
                     return held
                 continue
-            if not self._dead(key, found.version, asked):
-                return Other(_read(found.data)[1], found.version)
+            written = _read(found.data)[1]
+            if not (self._dead(key, found.version, asked) or ended(written)):
+                return Other(written, found.version)
             if await _put(self._driver, key, held.body(), Version(found.version)):
                 self._seen.pop(key, None)
                 return held

@@ -46,6 +46,9 @@ class Room(Protocol):
     most: int
     """Bytes that fit at all."""
 
+    process: str
+    """Names this process among all."""
+
     def begin(self, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
         """Runs file work in a thread."""
         ...
@@ -125,8 +128,8 @@ class Part:
 
     async def note(self) -> None:
         """Writes down what this part is, so that it can be continued after a restart. Raises SpoolError."""
-        fields = json.dumps(asdict(self.origin)).encode()
-        await self._work(replace, journal_of(self.path), fields)
+        fields = {**asdict(self.origin), "process": self._room.process}
+        await self._work(replace, journal_of(self.path), json.dumps(fields).encode())
 
     async def drop(self) -> None:
         """Forgets the bytes; who reads them goes on to the end. Raises SpoolError."""
@@ -174,14 +177,15 @@ def journal_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def read_journal(path: Path) -> Origin | None:
-    """What a journal says; None for one that is missing, torn or tampered with."""
+def read_journal(path: Path) -> tuple[Origin, str] | None:
+    """What a journal says, and which process wrote it; None for one that is missing, torn or tampered with."""
     try:
         fields = json.loads(path.read_bytes())
         size = fields["size"]
         if not (size is None or (isinstance(size, int) and size >= 0)):
             return None
-        return Origin(parse_digest(fields["digest"]), size, str(fields["upstream"]), parse_name(fields["name"]))
+        origin = Origin(parse_digest(fields["digest"]), size, str(fields["upstream"]), parse_name(fields["name"]))
+        return origin, str(fields["process"])
     except (OSError, ValueError, KeyError, TypeError, RegistryError):
         return None
 

@@ -40,6 +40,8 @@ class Spool:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="spool")
         self._parts: dict[Digest, Part] = {}
         self._paths: set[Path] = set()
+        self._left_by: dict[Digest, str] = {}
+        self.process = secrets.token_hex(16)
         self.used = 0
 
     async def start(self, upstreams: Container[str]) -> list[Origin]:
@@ -73,6 +75,10 @@ class Spool:
             part.leave()
             raise
         return part
+
+    def left_by(self, digest: Digest) -> str | None:
+        """The process that left a part of this blob unfinished, and its lock: whatever else it held is nobody's now."""
+        return self._left_by.get(digest)
 
     async def take(self, size: int, *, wait: bool) -> None:
         """Reserves room. Raises SpoolError for what can never fit, or does not now where `wait` is False."""
@@ -140,11 +146,12 @@ class Spool:
                 if not path.with_suffix("").exists():
                     path.unlink(missing_ok=True)
             elif _abandoned(path):
-                origin = read_journal(journal_of(path))
-                if origin is None or origin.upstream not in upstreams or path.name != _file_name(origin.digest):
+                found = read_journal(journal_of(path))
+                if found is None or found[0].upstream not in upstreams or path.name != _file_name(found[0].digest):
                     unlink(path)
                 else:
-                    yield origin
+                    self._left_by[found[0].digest] = found[1]
+                    yield found[0]
 
 
 def _file_name(digest: Digest) -> str:

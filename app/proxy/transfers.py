@@ -153,7 +153,11 @@ class Transfers:
 
     @translated
     async def _begin(self, upstream: Upstream, origin: Origin, urgent: bool) -> Transfer:
-        lease = await self._leases.take(keys.fetch_lease(origin.digest), {"url": self._peers.url})
+        about = {"url": self._peers.url, "process": self._spool.process}
+        left_by = self._spool.left_by(origin.digest)
+        lease = await self._leases.take(
+            keys.fetch_lease(origin.digest), about, ended=lambda other: other.get("process", "") == left_by
+        )
         if isinstance(lease, Other):
             return await self._stored(origin) or self._peers.follow(origin.digest, lease.about.get("url", ""))
         stored = await self._stored(origin)  # it may have arrived since the caller looked

@@ -25,6 +25,21 @@ def front(upstream: Distribution) -> Iterator[Front]:
         yield front
 
 
+@pytest.fixture(scope="module")
+def shared_front(upstream: Distribution) -> Iterator[Front]:
+    """A front for servers that a whole file shares; `fresh` it for each test."""
+    with Front(upstream.url) as front:
+        yield front
+
+
+def fresh(front: Front) -> Front:
+    """The front as if it had just begun."""
+    front.clear()
+    front.rate = None
+    front.forget()
+    return front
+
+
 @pytest.fixture
 async def complaints() -> AsyncIterator[list[dict[str, Any]]]:
     """What asyncio says of tasks and futures that nobody looked after; anything fails the test."""
