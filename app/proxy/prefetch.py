@@ -61,11 +61,13 @@ class Prefetch:
     async def _work(self) -> None:
         while True:
             upstream, name, blob = await self._queue.get()
-            self._queued.discard((name, blob.digest))
-            if not upstream.may_prefetch():
-                continue
-            with suppress(UpstreamError, RegistryError):
-                await self._bring(upstream, name, blob)
+            try:
+                if upstream.may_prefetch():
+                    with suppress(UpstreamError, RegistryError):
+                        await self._bring(upstream, name, blob)
+            finally:
+                self._queued.discard((name, blob.digest))
+                self._queue.task_done()
 
     async def _bring(self, upstream: Upstream, name: Name, blob: Descriptor) -> None:
         repository = Repository(self._bucket, name)
