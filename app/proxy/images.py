@@ -251,8 +251,13 @@ async def _bring_blobs(
     places, done = asyncio.Semaphore(_AT_ONCE), set[Digest]()
     failures: list[UpstreamError | RegistryError] = []
 
+    shown = 0
+
     def show() -> None:
-        progress(sum(blob.size if blob.digest in done else _come(cache, blob) for blob in blobs), total)
+        nonlocal shown
+        come = sum(blob.size if blob.digest in done else _come(cache, blob) for blob in blobs)
+        shown = max(shown, come)  # a transfer that has just ended is neither running nor done
+        progress(shown, total)
 
     async def one(blob: Descriptor) -> None:
         repository = ProxiedRepository(cache, name, upstream)
@@ -281,9 +286,9 @@ async def _bring_blobs(
 
 
 def _come(cache: Cache, blob: Descriptor) -> int:
-    """Bytes of a blob on its way that came from the upstream."""
+    """Bytes of a blob on its way that are here."""
     transfer = cache.transfers.running(blob.digest)
-    return min(blob.size, transfer.pulled) if transfer else 0
+    return min(blob.size, transfer.come) if transfer else 0
 
 
 async def _tick(show: Callable[[], None]) -> None:

@@ -176,9 +176,10 @@ def test_without_upstreams_there_is_nothing_to_pin(edge: Edge) -> None:
     assert "proxy.upstreams" in ended.complaint
 
 
-def test_nothing_pinned_is_not_safe(edge: Edge, here: dict[str, str]) -> None:
+def test_nothing_pinned_is_not_safe(edge: Edge, tmp_path: Path, here: dict[str, str]) -> None:
     status = edge("pin", "status", **here)
     assert (status.status, status.stdout) == (1, "nothing is pinned\n")
+    assert not (tmp_path / "registry-spool").exists()  # what only looks leaves nothing behind
 
 
 def test_removing_takes_any_spelling_and_says_what_was_not_there(edge: Edge, here: dict[str, str]) -> None:
