@@ -1,5 +1,6 @@
 """The bytes of a blob as an upstream sends them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -31,9 +32,8 @@ class Stream:
         answer ends before the blob does.
         """
         at = self.start
-        content = self._response.content
         try:
-            while chunk := await content.read(READ):
+            while chunk := await self._next():
                 at += len(chunk)
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
@@ -41,3 +41,8 @@ class Stream:
         end = self.size if self.size is not None else self._end
         if end is not None and at < end:
             raise Unreachable(f"{self._name} ended a blob {end - at} bytes early")
+
+    async def _next(self) -> bytes:
+        """What comes next. The timeout of the connection alone would take anything for progress, also what is no content."""
+        async with asyncio.timeout(self._transport.patience):
+            return await self._response.content.read(READ)

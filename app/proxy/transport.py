@@ -52,6 +52,11 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._contexts: Contexts | None = None
 
+    @property
+    def patience(self) -> float:
+        """Seconds without a byte of content after which an answer is given up."""
+        return self._settings.stall_timeout
+
     async def start(self) -> None:
         """Reads the certificates, and dials nobody. Raises StartError."""
         self._contexts = await asyncio.to_thread(open_contexts, self._settings.tls, self._name, self._report)
