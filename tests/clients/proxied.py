@@ -48,24 +48,27 @@ class Edge:
         return self.origins[upstream].pusher.layout(repository, layout, tag)
 
     @contextmanager
-    def offline(self, how: Outage = "refused", *, restart: bool = False) -> Iterator[None]:
-        """No upstream can be reached; with `restart`, the server is another process by then.
+    def offline(self, *upstreams: str, how: Outage = "refused", restart: bool = False) -> Iterator[None]:
+        """These upstreams cannot be reached; with `restart`, the server is another process by then.
 
-        Afterwards it is another one in any case, which knows nothing of the outage.
+        Afterwards it goes on to think that they are gone for some seconds: `forget_outage`, or use them no more.
         """
         if restart:
             self.server.stop()
-        for front in self.fronts.values():
-            front.down(how)
+        for name in upstreams:
+            self.fronts[name].down(how)
         try:
             if restart:
                 self.server.start()
             yield
         finally:
-            for front in self.fronts.values():
-                front.up()
-            self.server.stop()
-            self.server.start()
+            for name in upstreams:
+                self.fronts[name].up()
+
+    def forget_outage(self) -> None:
+        """Makes the server another process, which knows nothing of the past."""
+        self.server.stop()
+        self.server.start()
 
 
 @contextmanager

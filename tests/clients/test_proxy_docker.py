@@ -119,11 +119,12 @@ def test_docker_pulls_a_cached_tag_while_the_uplink_is_gone(
     digest = edge.push(HUB, f"library/{word}", layout)
     docker.run("pull", word)
     forget(docker, word)
-    with edge.offline(restart=True):
+    with edge.offline(HUB, restart=True):
         docker.run("pull", word)
         assert digests(docker, word) == [digest]
         assert outside.asked == []
         assert "503" in docker.fail("pull", f"{edge.host}/{word}-missing")
+    edge.forget_outage()
 
 
 def test_docker_pulls_a_layer_that_the_upstream_breaks_off(

@@ -2,10 +2,11 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -22,13 +23,16 @@ pytestmark = pytest.mark.clients
 HUB, ONE = "docker.io", "registry.example:5000"
 FOLDER = "registry.example_5000"
 """How ONE is called in an image's name, where a port can only stand behind the first host."""
+OLD: Final = "old.example"
+OUTAGES: Final[Mapping[str, Outage]] = {"gone.example": "refused", "hole.example": "blackhole"}
+"""Like OLD, upstreams that only one test uses, and what happens to them there."""
 SIZE = 3_000_000
 
 
 @pytest.fixture(scope="module")
 def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     quick = {"tag_ttl": 0, "connect_timeout": 1, "prefetch": {"enabled": False}}
-    upstreams = {HUB: Upstream(quick), ONE: Upstream(quick)}
+    upstreams = {name: Upstream(quick) for name in (HUB, ONE, OLD, *OUTAGES)}
     with open_edge(need_distribution(request), tmp_path_factory.mktemp("edge"), upstreams) as edge:
         yield edge
 
@@ -162,27 +166,27 @@ def test_curl_continues_a_download_where_it_was_broken_off(
 def test_a_stale_tag_comes_with_a_warning_that_regctl_shows(
     curl: Client, make_client: MakeClient, edge: Edge, layout: Layout, repository: str
 ) -> None:
-    edge.push(ONE, repository, layout)
-    url = f"http://{edge.host}/v2/{ONE}/{repository}/manifests/latest"
+    edge.push(OLD, repository, layout)
+    url = f"http://{edge.host}/v2/{OLD}/{repository}/manifests/latest"
     assert "warning:" not in curl.run("--include", url).lower()
     regctl = make_client("regctl", ["--host", f"reg={edge.host},tls=disabled"])
-    with edge.offline(restart=True):
+    with edge.offline(OLD, restart=True):
         said = curl.run("--include", url)
-        assert f'warning: 299 - "{ONE}' in said.lower()
+        assert f'warning: 299 - "{OLD}' in said.lower()
         assert "\nage: " in said.lower()
-        heard = regctl.hear("manifest", "head", f"{edge.host}/{FOLDER}/{repository}:latest")
-        assert f"{ONE} has been unreachable" in heard or f"{ONE} cannot be reached" in heard, heard
+        heard = regctl.hear("manifest", "head", f"{edge.host}/{OLD}/{repository}:latest")
+        assert f"{OLD} has been unreachable" in heard or f"{OLD} cannot be reached" in heard, heard
 
 
-@pytest.mark.parametrize("how", ["refused", "blackhole"])
-def test_a_miss_is_answered_at_once_while_the_uplink_is_gone(curl: Client, edge: Edge, how: Outage) -> None:
-    with edge.offline(how):
-        url = f"http://{edge.host}/v2/{ONE}/team/missing/manifests/latest"
+@pytest.mark.parametrize("upstream", OUTAGES)
+def test_a_miss_is_answered_at_once_while_the_uplink_is_gone(curl: Client, edge: Edge, upstream: str) -> None:
+    with edge.offline(upstream, how=OUTAGES[upstream]):
+        url = f"http://{edge.host}/v2/{upstream}/team/missing/manifests/latest"
         for _ in range(2):  # the breaker opens
             curl.run(url)
         answers = [curl.run("--include", "--write-out", "\n%{time_total}", url) for _ in range(10)]
     head, _, body = answers[-1].rpartition("\n")[0].partition("\n\n")
     assert head.startswith("HTTP/1.1 503")
     assert "retry-after:" in head.lower()
-    assert ONE in json.loads(body)["errors"][0]["message"]
+    assert upstream in json.loads(body)["errors"][0]["message"]
     assert min(float(answer.rpartition("\n")[2]) for answer in answers) < 0.05

@@ -18,7 +18,7 @@ from tests.services.upstreams import need_distribution
 
 pytestmark = pytest.mark.clients
 
-HUB, OTHER, LAZY = "docker.io", "other.example", "lazy.example"
+HUB, OTHER, HOLE, LAZY = "docker.io", "other.example", "hole.example", "lazy.example"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,7 @@ def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     upstreams = {
         HUB: Upstream(quick),
         OTHER: Upstream(quick),
+        HOLE: Upstream(quick),
         LAZY: Upstream(quick | {"prefetch": {"enabled": False}}),
     }
     with open_edge(need_distribution(request), tmp_path_factory.mktemp("edge"), upstreams) as edge:
@@ -132,12 +133,12 @@ def test_skopeo_may_not_push_into_the_name_space_of_an_upstream(
 def test_podman_pulls_a_cached_tag_while_the_uplink_swallows_everything(
     podman: Client, edge: Edge, outside: Outside, layout: Layout, repository: str
 ) -> None:
-    digest = edge.push(OTHER, repository, layout)
-    name = f"{OTHER}/{repository}:latest"
-    mirrored(podman, edge, OTHER)
+    digest = edge.push(HOLE, repository, layout)
+    name = f"{HOLE}/{repository}:latest"
+    mirrored(podman, edge, HOLE)
     podman.run("pull", "--quiet", name)
     podman.run("rmi", "--all", "--force")
-    with edge.offline("blackhole", restart=True):
+    with edge.offline(HOLE, how="blackhole", restart=True):
         podman.run("pull", "--quiet", name)
         assert digest_of(podman, name) == digest
         assert outside.asked == []
@@ -150,6 +151,6 @@ def test_podman_goes_to_its_next_mirror_when_only_the_manifest_is_here_and_the_u
     manifest_of(edge.server, f"{LAZY}/{repository}", "latest")
     name = f"{LAZY}/{repository}:latest"
     write_registries(podman.home, {LAZY: [f"{edge.host}/{LAZY}", edge.origins[LAZY].host]})
-    with edge.offline():
+    with edge.offline(LAZY):
         podman.run("pull", "--quiet", name)
     assert digest_of(podman, name) == digest
