@@ -8,8 +8,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADER_BYTES: Final = 64 << 10
 """The largest request line and headers together."""
 
-GONE: Final = "edge-registry.gone"
-"""The ASGI extension: a function that says whether the client has closed its connection."""
+CLIENT: Final = "edge-registry.client"
+"""The ASGI extension: `gone` is a function that says whether the client has closed its connection."""
 
 READ_BUFFER: Final = 256 << 10
 """Bytes of a body that may wait for the registry before the client is read on."""
@@ -71,7 +71,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_headers = False
         super().on_headers_complete()
         # ASGI would tell an application that sends that its client has gone only if it listened at the same time.
-        self.scope["extensions"] = {GONE: self.transport.is_closing}  # type: ignore[typeddict-item]
+        self.scope["extensions"] = {CLIENT: {"gone": self.transport.is_closing}}
 
     def _arm(self) -> None:
         self._timer = self.loop.call_later(self.header_timeout, self._late)
