@@ -202,8 +202,8 @@ def _script(found: "Sequence[ClientFiles]") -> list[str]:
 def _merge(client: str, path: str, text: str) -> list[str]:
     if client != "hosts":  # a file that hardly anybody else has; `node-setup` puts lines into one that has others
         return _here(f"put {shlex.quote(path)} 0644", text)
-    without = "sed '/^# begin edge-registry/,/^# end edge-registry/d' \"$ROOT" + path + '"'
-    body = _here(f'{{ {without}; cat; }} >"$ROOT{path}.new"', text)
+    without = "awk '/^# begin edge-registry/ {ours=1} !ours; /^# end edge-registry/ {ours=0}'"
+    body = _here(f'{{ {without} "$ROOT{path}"; cat; }} >"$ROOT{path}.new"', text)
     return [*body, f'cat "$ROOT{path}.new" >"$ROOT{path}" && rm "$ROOT{path}.new"']
 
 
@@ -218,7 +218,7 @@ def _comments(found: "ClientFiles") -> list[str]:
         lines += [f"# {one.path}: {one.why}:", *(f"#   {line}".rstrip() for line in one.text.rstrip("\n").split("\n"))]
     lines += [f"# {note}" for note in (*found.notes, *_standing_notes(found))]
     restart = [f"# in force once you run: {command}" for command in found.restart]
-    return lines + (restart or [f"# {found.client} reads these files by itself: nothing needs a restart"])
+    return lines + (restart or ["# in force at once: nothing needs a restart"])
 
 
 def _standing_notes(found: "ClientFiles") -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import yaml
 
+from app import documents
+from app.errors import StartError
 from app.nodes import blocks, containerd
 from app.nodes.files import ClientFiles, Edit, Foreign, authority
 from app.nodes.site import Site
@@ -69,8 +71,14 @@ def inserted(text: str, site: Site) -> str:
     result = base
     for section, entries in ours.items():
         result = _insert(result, section, entries) if entries else result
-    if _parsed(result) != expected:
-        raise Foreign(f"it is written so that lines cannot be put in; add by hand: {yaml.safe_dump(ours, width=10**6)}")
+    try:
+        same = _parsed(result) == expected
+    except Foreign:
+        same = False
+    if not same:
+        raise Foreign(
+            f"it is written so that no lines can be put in; add by hand:\n{yaml.safe_dump(ours, width=10**6)}"
+        )
     return result
 
 
@@ -87,9 +95,9 @@ def _insert(text: str, section: str, entries: Mapping[str, Any]) -> str:
 
 def _parsed(text: str) -> dict[Any, Any]:
     try:
-        found = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # PyYAML lets int() and datetime() raise their own
-        raise Foreign("it is not valid YAML: mend it first") from None
+        found = documents.parse(text, "it")  # strictly: k3s refuses a key that comes twice
+    except StartError as error:
+        raise Foreign(f"{error}: mend it first") from None
     if found is not None and not isinstance(found, dict):
         raise Foreign("it is no mapping: mend it first")
     return found or {}

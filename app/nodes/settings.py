@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from app import documents
 from app.errors import StartError
 from app.nodes import site as words
 from app.nodes.site import Site
@@ -86,12 +86,7 @@ class NodeSettings(_Model):
 
 def load(path: Path) -> NodeSettings:
     """Reads the document. Raises StartError, a line for each mistake."""
-    try:
-        document = yaml.safe_load(_read(path))
-    except (yaml.YAMLError, ValueError):  # PyYAML lets int() and datetime() raise their own
-        raise StartError(f"{path} is not valid YAML") from None
-    if not isinstance(document, dict):
-        raise StartError(f"{path} must be a mapping with at least `hosts`")
+    document = documents.without_nulls(documents.read_mapping(path))
     try:
         settings = NodeSettings.model_validate(document)
     except ValidationError as error:
