@@ -231,6 +231,7 @@ class ProxiedManifests(Manifests):
             raise Portal(f"{said}: {exc.message}") from exc
         await super().put(reply.body, content_type, digest=actual, tagged=(), by=None, sparse=True)
         self._upstream.misses.forget((self._name, actual))
+        self._cache.learned.drop((self._name, actual))  # if it was here before, its blobs may have gone with it
         self._cache.pulls.note(self._name, actual)
         return await first_entry(self._bucket, self._name, actual) or Entry(
             actual, "", manifest.media_type, len(reply.body)

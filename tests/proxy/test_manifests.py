@@ -112,6 +112,40 @@ async def test_an_immutable_tag_is_never_checked_again(upstream: Distribution, f
         assert front.count() == 0
 
 
+async def test_patterns_of_immutable_tags_may_say_the_short_names_of_docker_hub(
+    upstream: Distribution, front: Front, tmp_path: Path
+) -> None:
+    old = upstream.pusher.image("library/alpine", "3.20", [10])
+    async with pulling(tmp_path, section(front.url, "docker.io", immutable_tags=["alpine:3.*"])) as service:
+        (await service.client.get("/v2/docker.io/alpine/manifests/3.20")).expect(200)
+        front.forget()
+        assert (await service.client.get("/v2/docker.io/alpine/manifests/3.20")).expect(200).body == old.data
+        assert front.count() == 0
+
+
+async def test_a_tag_that_may_not_move_here_stays_where_it_is(
+    upstream: Distribution, front: Front, tmp_path: Path
+) -> None:
+    old = upstream.pusher.image("held", "1", [10], seed="old")
+    path = f"/v2/{UP}/held/manifests/1"
+    async with pulling(tmp_path, section(front.url), registry={"immutable_tags": [f"{UP}/held:*"]}) as service:
+        (await service.client.get(path)).expect(200)
+        upstream.pusher.image("held", "1", [10], seed="new")
+        assert (await service.client.get(path)).expect(200).body == old.data
+
+
+async def test_without_a_digest_in_head_an_unchanged_manifest_is_not_sent_again(
+    front: Front, image: Image, tmp_path: Path
+) -> None:
+    front.on("*/manifests/1", Fault(without=("docker-content-digest",)), method="HEAD")
+    async with pulling(tmp_path, section(front.url)) as service:
+        (await service.client.get(TAGGED)).expect(200)
+        front.forget()
+        again = (await service.client.get(TAGGED)).expect(200)
+        assert (again.body, again.header("age")) == (image.data, "0")
+        assert [(one.method, one.status) for one in front.requests] == [("HEAD", 200), ("GET", 304)]
+
+
 @pytest.mark.parametrize(
     "fault",
     [

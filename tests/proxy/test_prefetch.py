@@ -116,6 +116,21 @@ async def test_a_blob_that_another_repository_holds_is_not_fetched_again(
         assert front.count("/v2/team/copy/blobs/*") == 0
 
 
+async def test_an_image_that_was_deleted_here_arrives_again_in_whole(
+    front: Front, image: Image, tmp_path: Path
+) -> None:
+    async with pulling(tmp_path, eager(front, tag_ttl=300)) as service:
+        for _ in range(2):
+            (await service.client.get(TAGGED)).expect(200)
+            for data in image.blobs:
+                await stored(service, f"{UP}/team/app", digest_of(data))
+            await settled(service)
+            (await service.client.delete(f"/v2/{UP}/team/app/manifests/{image.digest}")).expect(202)
+            for data in image.blobs:
+                (await service.client.delete(f"/v2/{UP}/team/app/blobs/{digest_of(data)}")).expect(202)
+            assert not await service.store.keys(f"repositories/{UP}/team/app/_blobs/")
+
+
 async def test_it_stops_at_the_reserve_of_a_rate_limit(
     upstream: Distribution, front: Front, index: Index, image: Image, tmp_path: Path
 ) -> None:

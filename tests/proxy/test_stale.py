@@ -176,10 +176,10 @@ async def test_a_black_hole_costs_seconds_once_and_then_nothing(
         ):
             began = time.monotonic()
             assert (await check()).status == 503
-            assert time.monotonic() - began < 0.2
+            assert time.monotonic() - began < 0.5
         began = time.monotonic()
         check_stale(await service.client.get(TAGGED), image.data)
-        assert time.monotonic() - began < 0.2
+        assert time.monotonic() - began < 0.5
 
 
 async def test_an_upstream_that_says_nothing_does_not_keep_a_known_tag(
