@@ -15,6 +15,7 @@ pytest.register_assert_rewrite("storage.conformance")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-minio", action="store_true", help="fail, rather than skip, where no MinIO is found")
     parser.addoption("--require-clients", action="store_true", help="fail, rather than skip, where a client is missing")
+    parser.addoption("--require-cluster", action="store_true", help="run what needs a Kubernetes; left out otherwise")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,58 @@
+"""The cluster that the tests of this folder share, and the images in it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services.clients import CHECKOUT
+from tests.services.cluster import Cluster
+from tests.services.cluster.programs import built, missing
+from tests.services.minio import find_minio
+from tests.services.pod_image import IMAGE, MINIO_IMAGE, write_hello_image, write_minio_image, write_registry_image
+
+IMAGE_CACHE = CHECKOUT / ".cache/images"
+CLUSTER_SECONDS = 600
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cluster: needs a real Kubernetes; left out unless --require-cluster")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(CLUSTER_SECONDS))
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster for the whole run; tests keep to namespaces of their own."""
+    if not request.config.getoption("--require-cluster"):
+        pytest.skip("the cluster is left out; `scripts/test --require-cluster` brings it")
+    if reason := missing():
+        pytest.fail(reason, pytrace=False)
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def hello_archive(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of the workload's image, `hello:test`."""
+    return write_hello_image(tmp_path_factory.mktemp("hello") / "hello.tar", Path(built("hello")))
+
+
+@pytest.fixture(scope="session")
+def registry_image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of this checkout's image, which the node has."""
+    cluster.import_image(write_registry_image(tmp_path_factory.mktemp("registry") / "image.tar", IMAGE_CACHE))
+    return IMAGE
+
+
+@pytest.fixture(scope="session")
+def minio_image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of MinIO's image, which the node has."""
+    program = find_minio()
+    assert program is not None, "no MinIO: scripts/test builds one"
+    cluster.import_image(write_minio_image(tmp_path_factory.mktemp("minio") / "image.tar", Path(program)))
+    return MINIO_IMAGE
