@@ -17,6 +17,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .Values.nodeSetup.hosts (not (has "/etc" .Values.nodeSetup.folders)) }}yes{{ end -}}
 {{- end }}
 
+{{- define "edge-registry.nodeRecord" -}}
+{{ ternary "/var/lib" "/var/lib/edge-registry" (eq .Values.nodeSetup.mode "remove") }}
+{{- end }}
+
 {{- define "edge-registry.nodeContainer" -}}
 image: {{ include "edge-registry.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -24,15 +28,13 @@ securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   capabilities: { drop: [ALL] }
-env:
-  - name: NODE_NAME
-    valueFrom:
-      fieldRef: { fieldPath: spec.nodeName }
 resources: {{- toYaml .Values.nodeSetup.resources | nindent 2 }}
 volumeMounts:
+  {{- if eq .Values.nodeSetup.mode "apply" }}
   - { name: config, mountPath: /etc/edge-registry/nodes, readOnly: true }
+  {{- end }}
   - { name: tmp, mountPath: /tmp }
-  - { name: record, mountPath: /node/var/lib/edge-registry }
+  - { name: record, mountPath: /node{{ include "edge-registry.nodeRecord" . }} }
   {{- range $place, $folder := .Values.nodeSetup.folders }}
   - { name: folder-{{ $place }}, mountPath: /node{{ $folder }} }
   {{- end }}
