@@ -37,6 +37,8 @@ class Stream:
                 at += len(chunk)
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            if rest := self._response.content._read_nowait(-1):  # noqa: SLF001  (`read` keeps back what came before)
+                yield rest
             raise self._transport.failure(exc, self._response.url) from None
         end = self.size if self.size is not None else self._end
         if end is not None and at < end:
