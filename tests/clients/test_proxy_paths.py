@@ -14,6 +14,7 @@ from tests.clients.conftest import MakeClient
 from tests.clients.proxied import Edge, Upstream, open_edge
 from tests.services.client import digest_of, noise
 from tests.services.clients import Client
+from tests.services.front import Fault
 from tests.services.front.server import Outage
 from tests.services.images import MANIFEST, Layout, write_image
 from tests.services.upstreams import need_distribution
@@ -24,6 +25,8 @@ HUB, ONE = "docker.io", "registry.example:5000"
 FOLDER = "registry.example_5000"
 """How ONE is called in an image's name, where a port can only stand behind the first host."""
 OLD: Final = "old.example"
+THIN: Final = "thin.example"
+"""An upstream of which 2 MB a second are taken at most."""
 OUTAGES: Final[Mapping[str, Outage]] = {"gone.example": "refused", "hole.example": "blackhole"}
 """Like OLD, upstreams that only one test uses, and what happens to them there."""
 SIZE = 3_000_000
@@ -33,6 +36,7 @@ SIZE = 3_000_000
 def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     quick = {"tag_ttl": 0, "connect_timeout": 1, "prefetch": {"enabled": False}}
     upstreams = {name: Upstream(quick) for name in (HUB, ONE, OLD, *OUTAGES)}
+    upstreams[THIN] = Upstream(quick | {"bandwidth": 2_000_000})
     with open_edge(need_distribution(request), tmp_path_factory.mktemp("edge"), upstreams) as edge:
         yield edge
 
@@ -161,6 +165,19 @@ def test_curl_continues_a_download_where_it_was_broken_off(
     assert curl.run("--continue-at", "-", "--output", str(target), "--write-out", "%{http_code}", url) == "206"
     assert target.read_bytes() == blob
     assert edge.fronts[ONE].sent(f"/v2/{repository}/blobs/*") <= SIZE
+
+
+def test_no_byte_is_asked_for_twice_over_a_thin_uplink_that_breaks_off_again_and_again(
+    curl: Client, edge: Edge, tmp_path: Path, repository: str
+) -> None:
+    data = noise(SIZE, repository)
+    edge.origins[THIN].pusher.blob(repository, data)
+    front, path = edge.fronts[THIN], f"/v2/{repository}/blobs/{digest_of(data)}"
+    rule = front.on(path, Fault(cut=800_000), method="GET")
+    curl.run("--fail", "--output", str(tmp_path / "blob"), f"http://{edge.host}/v2/{THIN}{path[3:]}")
+    assert (tmp_path / "blob").read_bytes() == data
+    assert rule.taken == 4
+    assert front.sent(path) == SIZE, "what had come when it broke is as good as the rest"
 
 
 def test_a_stale_tag_comes_with_a_warning_that_regctl_shows(
