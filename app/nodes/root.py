@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -72,7 +72,8 @@ class Root:
         for folder in self.missing_folders(path):
             real = self.real(folder)
             real.mkdir(exist_ok=True)
-            real.chmod(0o755)
+            with suppress(FileNotFoundError):  # another run that ends takes the folder of the record away
+                real.chmod(0o755)
             sync(real.parent)
 
     def write(
@@ -134,9 +135,8 @@ class Root:
         return self._write_in_place(path, old, new)
 
     def _write_in_place(self, path: str, old: bytes, new: bytes) -> bool:
-        entry = {"path": path, "old": base64.b64encode(old).decode(), "new": base64.b64encode(new).decode()}
         self.make_folders(JOURNAL)
-        self.write(JOURNAL, json.dumps(entry).encode(), 0o600)
+        self.write(JOURNAL, journal_entry(path, old, new), 0o600)
         try:
             return overwrite(self.real(path), old, new)
         finally:
@@ -160,13 +160,29 @@ class Root:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One run at a time on a node; makes the folder of the record, and waits. Raises OSError."""
-        self.make_folders(f"{HOME}/x")
-        handle = os.open(self.real(HOME), os.O_RDONLY | os.O_DIRECTORY)
+        handle = self._locked()
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)
+
+    def _locked(self) -> int:
+        """The folder of the record, open and locked; not one that another run removed while this one waited for it."""
+        while True:
+            self.make_folders(f"{HOME}/x")
+            with suppress(FileNotFoundError):
+                handle = os.open(self.real(HOME), os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(handle), self.real(HOME).stat()):
+                        return handle
+                os.close(handle)
+
+
+def journal_entry(path: str, old: bytes, new: bytes) -> bytes:
+    """What the journal holds while a file goes from one content to another."""
+    entry = {"path": path, "old": base64.b64encode(old).decode(), "new": base64.b64encode(new).decode()}
+    return json.dumps(entry).encode()
 
 
 def overwrite(real: Path, old: bytes, new: bytes) -> bool:
