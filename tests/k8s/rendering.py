@@ -14,8 +14,6 @@ from tests.services.clients import CHECKOUT, Client, find_program
 Object = dict[str, Any]
 CHART: Final = CHECKOUT / "k8s/chart/edge-registry"
 SCENARIOS: Final = {path.stem: path for path in sorted((CHECKOUT / "k8s/scenarios").glob("*.yaml"))}
-KUBERNETES: Final = "1.30.0"
-"""helm that was built by `go install` takes itself for that of a very old Kubernetes."""
 
 
 def need_helm(request: pytest.FixtureRequest, home: Path) -> Client:
@@ -52,8 +50,6 @@ class Chart:
             "template",
             "edge-registry",
             str(self._folder),
-            "--kube-version",
-            KUBERNETES,
             "--namespace",
             namespace,
         ]

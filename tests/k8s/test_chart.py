@@ -606,8 +606,8 @@ def notes(chart: Chart, tmp_path_factory: pytest.TempPathFactory) -> Chart:
     [
         (SCENARIOS["edge-storage"], "NODE:5045"),
         (SCENARIOS["k3s-private"], "NODE:31113"),
-        (SCENARIOS["caching"], "NODE:32001"),
-        (SCENARIOS["google-cache"], "NODE:32500"),
+        (SCENARIOS["caching"], "localhost:32001"),
+        (SCENARIOS["google-cache"], "localhost:32500"),
         (BUCKET, "localhost:5045"),
         ({**BUCKET, "service": {"type": "LoadBalancer"}}, "ADDRESS:5045"),
         ({**BUCKET, "ingress": {"enabled": True, "hosts": [{"host": "r.example.org"}]}}, "r.example.org"),
@@ -624,4 +624,5 @@ def test_the_notes_tell_how_to_log_in_tag_push_and_pull(notes: Chart, values: di
     ]
     assert f"--server {host} " in text
     assert ("nodeSetup.mode=remove" in text) == (values == SCENARIOS["k3s-private"])
-    assert ("port-forward" in text) == host.startswith("localhost")
+    assert ("port-forward" in text) == (host == "localhost:5045")
+    assert ("Without TLS" in text) == (host in ("localhost:32001", "localhost:32500"))
