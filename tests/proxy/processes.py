@@ -35,7 +35,7 @@ class Pull:
     """One GET over a socket of its own, read as far as a test wishes."""
 
     def __init__(self, server: RegistryServer, path: str, start: int = 0) -> None:
-        self.body = b""
+        self.body = bytearray()
         self.whole = False
         self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=40)
         wanted = f"Range: bytes={start}-\r\n" if start else ""

@@ -268,7 +268,7 @@ async def test_a_spool_that_was_garbled_gives_no_wrong_blob_and_is_fetched_again
         assert not reading.whole
         assert len(reading.body) <= SIZE - (64 << 10)
         await settled(service)
-        assert upstream_of(service).breaker.state == "closed"
+        assert upstream_of(service).breaker._failures == 0  # it was not the upstream's fault
         await Reading(service, blob_path(digest)).right(data)
         assert await holds(service, digest, data)
 

@@ -176,6 +176,13 @@ async def test_a_blob_without_a_content_length_is_transferred(service: Running, 
     await Reading(service, blob_path(digest)).right(data)
 
 
+async def test_a_blob_without_a_content_length_that_ends_early_is_continued(service: Running, front: Front) -> None:
+    digest, data = push(front, seed="chunked and short")
+    front.on(BLOBS, Fault(chunked=True, short=HALF), method="GET", times=1)
+    await Reading(service, blob_path(digest)).right(data)
+    assert front.sent(BLOBS) == SIZE
+
+
 async def test_a_blob_whose_size_nobody_tells_is_answered_once_it_is_here(service: Running, front: Front) -> None:
     digest, data = push(front, seed="untold")
     front.on(BLOBS, Fault(chunked=True, without=("content-length",)))
@@ -235,6 +242,8 @@ async def test_more_bytes_than_announced_break_the_connection_and_spoil_nothing(
     async with serve(source.answer) as served, pulling(tmp_path, section(served.base)) as service:
         reading = await Reading(service, path).ended()
         assert not reading.whole
+        await settled(service)
+        assert "more bytes than it announced" in service.log.getvalue()
         source.more = b""
         await Reading(service, path).right(data)
         assert await holds(service, digest_of(data), data)
