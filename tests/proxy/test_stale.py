@@ -189,9 +189,9 @@ async def test_an_upstream_that_says_nothing_does_not_keep_a_known_tag(
     async with pulling(tmp_path, section(front.url)) as service:
         (await service.client.get(TAGGED)).expect(200)
         front.down("silent")
+        began = time.monotonic()
         check_stale(await service.client.get(TAGGED), image.data)
-        front.up()
-        await asyncio.to_thread(front.wait_until, lambda: front.requests[-1].ended is not None)
+        assert time.monotonic() - began < 8  # the upstream itself is given up after 15 s
 
 
 async def test_when_the_uplink_is_back_tags_are_fresh_again(
