@@ -343,7 +343,7 @@ HOSTS: Final = (
     "http://xn--a/",
     "http://xn--n3h.invalid/",
     "http://{long}invalid/".format(long="a." * 200),
-    "http://%0d%0aX-Evil:evil-marker/",
+    "http://%0d%0aevil-marker.invalid/",
     "http://evil marker/",
     "http://user:password@/",
     "file:///etc/passwd",
