@@ -71,7 +71,7 @@ def test_a_service_answers_at_its_node_port_and_by_its_name(
     port = cluster.kubectl("get", "service", "hello", "-n", namespace, "-o", "jsonpath={.spec.ports[0].nodePort}")
 
     cluster.await_that("it answers at its port", lambda: _answer(f"http://{cluster.address}:{port}/") == b"hello\n")
-    assert cluster.node.run("busybox", "wget", "-qO-", f"http://localhost:{port}/") == "hello\n"
+    assert cluster.node.run("busybox", "wget", "-qO-", f"http://127.0.0.1:{port}/") == "hello\n"
     said = cluster.kubectl(
         *("run", "asking", "-n", namespace, f"--image={registry_image}", "--restart=Never", "--rm", "-i", "--quiet"),
         *("--command", "--", "wget", "-qO-", f"http://hello.{namespace}.svc.cluster.local/"),

@@ -15,22 +15,24 @@ MANIFESTS = sorted(path for folder in ("rendered", "examples") for path in (CHEC
 
 
 @pytest.fixture(scope="module")
-def definitions(cluster: Cluster) -> None:
+def definitions(cluster: Cluster) -> Iterator[None]:
     """The optional objects of the chart, known to the cluster."""
-    folder = built_folder() / "crds"
-    cluster.kubectl("apply", "--server-side", "-f", str(folder))
+    folder = str(built_folder() / "crds")
+    cluster.kubectl("apply", "--server-side", "-f", folder)
     cluster.wait("crd", "condition=Established", "--all")
+    yield
+    cluster.kubectl("delete", "-f", folder)
 
 
-@pytest.fixture
-def namespaces(cluster: Cluster, manifest: Path) -> Iterator[None]:
-    """The namespaces that the manifest's objects are put into: a dry run makes none."""
-    names = sorted({found for one in documents(manifest) if (found := one["metadata"].get("namespace"))})
+@pytest.fixture(scope="module")
+def namespaces(cluster: Cluster) -> Iterator[None]:
+    """The namespaces that the objects of all manifests are put into: a dry run makes none."""
+    objects = [one for manifest in MANIFESTS for one in documents(manifest)]
+    names = sorted({found for one in objects if (found := one["metadata"].get("namespace"))})
     for name in names:
         cluster.kubectl("create", "namespace", name)
     yield
-    for name in names:
-        cluster.kubectl("delete", "namespace", name)
+    cluster.kubectl("delete", "namespace", *names)
 
 
 def documents(manifest: Path) -> list[dict[str, dict[str, str]]]:

@@ -7,7 +7,6 @@ target=${1:?usage: build.sh FOLDER}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 mkdir -p "$target"
 target=$(cd "$target" && pwd)
-coredns=github.com/coredns/coredns@v1.12.4
 programs=(kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet)
 # Nothing here is worth slowing down what else runs on the machine.
 gentle=(nice -n 5)
@@ -20,7 +19,7 @@ if [ ${#wanted[@]} -gt 0 ]; then
   (cd "$here" && "${gentle[@]}" go build -ldflags "-s -w" -o "$target/" "${wanted[@]}")
 fi
 if [ ! -x "$target/coredns" ]; then
-  GOBIN=$target "${gentle[@]}" go install -ldflags "-s -w" "$coredns"
+  (cd "$here/dns" && "${gentle[@]}" go build -ldflags "-s -w" -o "$target/coredns" .)
 fi
 for name in pause hello; do
   if [ ! -x "$target/$name" ]; then gcc -static -Os -s -Wall -o "$target/$name" "$here/$name.c"; fi
