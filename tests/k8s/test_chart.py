@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from app import configuration
 from app.auth.settings import AuthSettings, RuleSettings
+from app.cli import node_setup
 from app.nodes.settings import NodeSettings, load as load_nodes
 from app.proxy.credentials.google import open_google
 from app.proxy.settings import CredentialsSettings, ProxySettings, UpstreamSettings
@@ -559,6 +561,8 @@ def test_the_writer_on_nodes_sees_the_named_folders_alone_and_has_its_own_namesp
     paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
     assert paths == {"/var/lib/edge-registry", "/etc/containerd", "/etc/hosts"}
     (container,) = pod["containers"]
+    assert container["args"][:4] == ["node-setup", "watch", "--root", "/node"]
+    assert container["args"][-1] in str(container["readinessProbe"])
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert {f"/node{path}" for path in paths} <= mounts
     whole = chart.render(BUCKET, {"nodeSetup": {**NODES["nodeSetup"], "folders": ["/etc"]}})
@@ -567,6 +571,19 @@ def test_the_writer_on_nodes_sees_the_named_folders_alone_and_has_its_own_namesp
         "/var/lib/edge-registry",
         "/etc",
     }
+
+
+def test_the_program_on_nodes_knows_its_arguments(chart: Chart) -> None:
+    given = []
+    for mode in ("apply", "remove"):
+        pod = dict(chart.render(BUCKET, {"nodeSetup": {**NODES["nodeSetup"], "mode": mode}}).pods())[
+            "edge-registry-nodes"
+        ]
+        given += [one["args"] for one in [*pod.get("initContainers", []), *pod["containers"]] if "args" in one]
+    assert [arguments[1] for arguments in given] == ["watch", "remove"]
+    for _, verb, *options in given:
+        known = {name for one in get_command(node_setup.commands).commands[verb].params for name in one.opts}  # type: ignore[attr-defined]
+        assert {option for option in options if option.startswith("--")} <= known
 
 
 def test_nodes_give_back_before_the_pod_is_ready(chart: Chart) -> None:
