@@ -60,7 +60,10 @@ def examine_clients(root: Root, wanted: Wanted, versions: Mapping[str, str]) -> 
 
 def _containerd(root: Root, wanted: Wanted, version: str | None) -> Iterator[Check]:
     looking = detection.look(root)
-    if looking.missing is not None and (version is None or " v1." in f" {version}" or " 1." in f" {version}"):
+    if _only_for_docker(root):
+        yield ok("containerd", f"{version or 'it is here'}, for Docker alone: its CRI plugin is off")
+        return
+    if looking.missing is not None and (version is None or version.startswith("containerd 1.")):
         words = " ".join(looking.missing.split())
         found = f"{version or 'it'} looks into no certs.d"
         yield warning("containerd", found, f"put `{words}` into {containerd.CONFIG} and run {containerd.RESTART}")
@@ -68,6 +71,15 @@ def _containerd(root: Root, wanted: Wanted, version: str | None) -> Iterator[Che
         yield ok("containerd", f"{version or 'it is here'}, and looks into {looking.folder}")
     for host in wanted.hosts:
         yield _containerd_host(root, wanted, host, looking.folder)
+
+
+def _only_for_docker(root: Root) -> bool:
+    """Whether no pods run here: Docker's packages switch off the part of containerd that pulls for the kubelet."""
+    try:
+        disabled = tomllib.loads((root.read(containerd.CONFIG) or b"").decode()).get("disabled_plugins", [])
+    except ValueError:
+        return False
+    return isinstance(disabled, list) and "cri" in disabled
 
 
 def _containerd_host(root: Root, wanted: Wanted, host: Host, certs: str) -> Check:

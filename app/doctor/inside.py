@@ -64,13 +64,13 @@ class Inside:
 
 
 @asynccontextmanager
-async def open_inside(driver: Driver, capabilities: Capabilities) -> AsyncIterator[tuple[Inside, Driver]]:
-    """The door, and the corner of the store behind it; the corner is emptied in the end. Raises StorageError."""
+async def open_inside(driver: Driver, capabilities: Capabilities) -> AsyncIterator[Inside]:
+    """The door to a corner of the store, which is emptied in the end. Raises StorageError."""
     corner = Below(driver, f"upkeep/probe/{secrets.token_hex(8)}/")
     # A configuration that refuses pushes says nothing against the store.
     bucket = Bucket(corner, RegistrySettings(manifest_cache_bytes=0), capabilities, lambda _event, _fields: None)
     try:
-        yield Inside(Registry(bucket)), corner
+        yield Inside(Registry(bucket))
     finally:
         await bucket.close()
         await corner.clear()

@@ -46,8 +46,11 @@ class _Answer:
 class OverHttp:
     """See app.doctor.round_trip.Door."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, login: Login | None, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, login: Login | None, tls: ssl.SSLContext, name: str | None
+    ) -> None:
         self.place = url
+        self._name = name
         self._session = session
         self._url = url.rstrip("/")
         self._login = login
@@ -126,7 +129,13 @@ class OverHttp:
         login = {"Authorization": self._login.header} if self._login and own and not anonymous else {}
         try:
             async with self._session.request(
-                method, url, data=body, headers={**login, **(headers or {})}, ssl=self._tls, allow_redirects=False
+                method,
+                url,
+                data=body,
+                headers={**login, **(headers or {})},
+                ssl=self._tls,
+                server_hostname=self._name if own and url.scheme == "https" else None,
+                allow_redirects=False,
             ) as response:
                 data = await response.content.read(-1) if (response.content_length or 0) <= _LIMIT else b""
                 return _Answer(response.status, response.headers, data)
@@ -162,13 +171,18 @@ class OverHttp:
 
 
 @asynccontextmanager
-async def open_http(url: str, login: Login | None, ca: str | None) -> AsyncIterator[OverHttp]:
-    """The door to the registry at a URL; `ca` is PEM that is trusted besides the system's authorities."""
+async def open_http(
+    url: str, login: Login | None, ca: str | None, *, name: str | None = None
+) -> AsyncIterator[OverHttp]:
+    """The door to the registry at a URL; `ca` is PEM that is trusted besides the system's authorities.
+
+    `name` is what its certificate must be for, where that is not the host of the URL.
+    """
     tls = await asyncio.to_thread(ssl.create_default_context)
     if ca is not None:
         tls.load_verify_locations(cadata=ca)
     async with aiohttp.ClientSession(timeout=_PATIENCE, cookie_jar=aiohttp.DummyCookieJar()) as session:
-        yield OverHttp(session, url, login, tls)
+        yield OverHttp(session, url, login, tls, name)
 
 
 def is_url(text: str) -> bool:

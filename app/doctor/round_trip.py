@@ -17,7 +17,7 @@ from storage import Driver, StorageError
 
 TAG: Final = "doctor"
 _ROOM: Final = "doctor/"
-_TIDYING: Final = 10.0
+_TIDYING: Final = 4.0
 
 
 class Refused(Exception):
@@ -67,19 +67,15 @@ async def examine_round_trip(door: Door, store: Driver | None) -> list[Check]:
     traces = Traces(store, name)
     checks: list[Check] = []
     try:
-        checks.append(await _timed("push", door.place, _push(door, name, image)))
+        checks.append(await _timed("push", door.place, _push(door, name, image, traces)))
         await traces.note(image)
         checks.append(await _timed("pull", door.place, _pull(door, name, image)))
     except Refused as exc:
         checks.append(failed("pull" if checks else "push", f"{door.place}: {exc.found}", exc.fix))
-    finally:
-        tidying = asyncio.ensure_future(_tidy(door, name, image, traces))
-        try:
-            await asyncio.shield(tidying)
-        except asyncio.CancelledError:  # out of time: what was pushed shall go all the same
-            await asyncio.wait({tidying}, timeout=_TIDYING)
-            raise
-    return [*checks, tidying.result()]
+    except asyncio.CancelledError:  # out of time: what was pushed shall go all the same
+        await asyncio.wait({asyncio.ensure_future(_tidy(door, name, image, traces))}, timeout=_TIDYING)
+        raise
+    return [*checks, await _tidy(door, name, image, traces)] if traces.begun else checks
 
 
 class Traces:
@@ -89,6 +85,7 @@ class Traces:
         self._store = store
         self._name = name
         self._copies: dict[Copy, Digest] = {}
+        self.begun = False
 
     @property
     def reachable(self) -> bool:
@@ -116,9 +113,10 @@ class Traces:
         await self._store.delete(keys.catalog(self._name))
 
 
-async def _push(door: Door, name: Name, image: Image) -> str:
+async def _push(door: Door, name: Name, image: Image, traces: Traces) -> str:
     for digest, data in image.blobs.items():
         await door.push_blob(name, digest, data)
+        traces.begun = True
     await door.push_manifest(name, TAG, image.manifest)
     return f"{image.size} bytes"
 

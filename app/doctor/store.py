@@ -41,8 +41,8 @@ class Opened:
 
 
 @asynccontextmanager
-async def open_bucket(driver: Driver, s3: S3Settings, *, may_create: bool) -> AsyncIterator[Opened]:
-    """A bucket, looked at from the outside in. `may_create`: the server makes the bucket where there is none."""
+async def open_bucket(driver: Driver, s3: S3Settings) -> AsyncIterator[Opened]:
+    """A bucket, looked at from the outside in; it is not made where it is not there."""
     place = s3.endpoint or f"AWS ({s3.region})"
     try:
         try:
@@ -52,7 +52,7 @@ async def open_bucket(driver: Driver, s3: S3Settings, *, may_create: bool) -> As
             await driver.list("upkeep/probe/", limit=1)  # an answer to HEAD has no body that would say why
         capabilities = await driver.probe()
     except StorageError as exc:
-        yield Opened(None, None, _bucket_trouble(exc, s3, place, may_create=may_create))
+        yield Opened(None, None, _bucket_trouble(exc, s3, place))
     else:
         found = [
             ok("reach", f"{place} answers"),
@@ -118,11 +118,11 @@ async def _fetched(url: str, s3: S3Settings) -> tuple[int, bytes]:
         return response.status, await response.read()
 
 
-def _bucket_trouble(exc: StorageError, s3: S3Settings, place: str, *, may_create: bool) -> tuple[Check, ...]:
+def _bucket_trouble(exc: StorageError, s3: S3Settings, place: str) -> tuple[Check, ...]:
     reached = ok("reach", f"{place} answers")
     text = str(exc)
     match exc:
-        case NoStore() if may_create:
+        case NoStore() if s3.create_bucket:
             let_in = ok("credentials", "they are accepted")
             make = "edge-registry setup bucket, or leave it to storage.s3.create_bucket at the next start"
             return reached, let_in, warning("bucket", f"{s3.bucket} is not there yet", make)

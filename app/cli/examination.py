@@ -1,0 +1,284 @@
+"""The examination of one installation: the groups of `app.doctor`, composed from its configuration and the options."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from app.cli.installation import Installation, chain_of
+from app.doctor import configuration
+from app.doctor.certificate import certificate_names, examine_certificate
+from app.doctor.clients import Wanted, examine_clients
+from app.doctor.groups import Group
+from app.doctor.inside import open_inside
+from app.doctor.limits import within
+from app.doctor.names import Host
+from app.doctor.over_http import Login, OverHttp, open_http
+from app.doctor.port import examine_port
+from app.doctor.programs import examine_names, examine_node_port, find_versions
+from app.doctor.pull_secret import examine_pull_secret
+from app.doctor.report import Check, Report, failed, ok, warning
+from app.doctor.round_trip import Refused, examine_round_trip
+from app.doctor.store import Opened, examine_redirect, open_bucket, open_folder
+from app.doctor.upstreams import LIMIT, UpstreamExamination
+from app.errors import StartError
+from app.main import open_driver
+from app.nodes.root import Root
+from app.nodes.site import authority_in
+from app.settings import Listener, Settings
+from storage import Driver, StorageError
+from storage.settings import StorageSettings
+
+_FILES_LIMIT: Final = 15.0
+_STORE_LIMIT: Final = 40.0
+_TRIP_LIMIT: Final = 45.0
+_CLIENTS_LIMIT: Final = 15.0
+_DISK: Final = "umount -l the disk or share that does not answer, and mount it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command was told. `hosts` are as in image names, `ca` is PEM; `root` is `/` of the host of the clients."""
+
+    groups: frozenset[Group]
+    hosts: Sequence[str]
+    ca: str | None
+    ca_file: Path | None
+    url: str | None
+    login: Login | None
+    pull_secret: Path | None
+    root: Path
+
+
+class Examination:
+    """One examination. `installation` is None where the configuration cannot be read; `refusal` says why."""
+
+    def __init__(self, asked: Asked, installation: Installation | None, refusal: str | None) -> None:
+        self.secrets: set[str] = {asked.login.password} if asked.login else set()
+        self.versions: dict[str, str] = {}
+        self.metrics: str | None = None
+        self._asked = asked
+        self._installation = installation
+        self._refusal = refusal or (installation.refusal if installation else None)
+        self._settings = installation.settings if installation else Settings()
+        self._hosts = installation.hosts(asked.hosts) if installation else [Host(name, "https") for name in asked.hosts]
+        self._ca = asked.ca
+        self._name: str | None = None
+        self._url = asked.url
+        self._may_push = asked.url is not None
+        self._read_only = False
+        self._checks: dict[Group, list[Check]] = {group: [] for group in Group}
+        self._skipped: dict[str, str] = {}
+
+    async def run(self) -> Report:
+        """Looks at everything that was asked for; never raises because something is broken."""
+        if self._installation is not None:
+            self.secrets |= await asyncio.to_thread(lambda one: set(one.secrets()), self._installation)
+            self._trust(await asyncio.to_thread(chain_of, self._settings))
+            await self._look_at_ports(self._installation)
+        async with asyncio.TaskGroup() as tasks:
+            for group, work in self._work():
+                tasks.create_task(self._fill(group, work))
+        report = Report(skipped=self._skipped)
+        for group in Group:
+            if group in self._asked.groups and self._checks[group]:
+                report.groups[group] = self._checks[group]
+        return report
+
+    def _work(self) -> Iterator[tuple[Group, Coroutine[Any, Any, Sequence[Check]]]]:
+        """The work of each group that was asked for and can be done."""
+        asked = self._asked.groups
+        if Group.CONFIGURATION in asked:
+            yield Group.CONFIGURATION, within("files", _FILES_LIMIT, _DISK, self._configuration())
+        if Group.CLIENTS in asked:
+            yield Group.CLIENTS, within("clients", _CLIENTS_LIMIT, _DISK, self._clients())
+        if Group.PULL_SECRET in asked and self._asked.pull_secret is not None:
+            fix = "edge-registry doctor --only round-trip"
+            yield Group.PULL_SECRET, within("login", _CLIENTS_LIMIT, fix, self._pull_secret(self._asked.pull_secret))
+        if self._installation is None:
+            lost = {Group.PORT, Group.CERTIFICATE, Group.STORE, Group.ROUND_TRIP, Group.UPSTREAMS} & asked
+            self._skipped |= {group: "the configuration cannot be read" for group in Group if group in lost}
+            return
+        if Group.CERTIFICATE in asked:
+            yield Group.CERTIFICATE, within("files", _FILES_LIMIT, _DISK, self._certificate())
+        if {Group.STORE, Group.ROUND_TRIP} & asked:
+            yield Group.STORE, self._store()
+        if Group.UPSTREAMS in asked:
+            for place, upstream in enumerate(self._settings.proxy.upstreams):
+                examination = UpstreamExamination(upstream, f"proxy.upstreams.{place}")
+                fix = f"curl -sv -m 5 {upstream.url.rstrip('/')}/v2/, which shows where it hangs"
+                yield Group.UPSTREAMS, within(upstream.name, LIMIT, fix, examination.examine())
+
+    async def _fill(self, group: Group, work: Coroutine[Any, Any, Sequence[Check]]) -> None:
+        self._checks[group] += await work
+
+    def _trust(self, chain: Sequence[Any]) -> None:
+        """How a client that was set up rightly knows the server: by the authority, and by a name in the certificate."""
+        self._ca = self._ca or authority_in(chain)
+        if chain and self._asked.url is None:
+            names = certificate_names(chain[0])
+            public = next((host.name for host in self._hosts if host.name in names), None)
+            self._name = public or next((name for name in names if not name.startswith("*")), None)
+
+    async def _look_at_ports(self, installation: Installation) -> None:
+        served: list[tuple[Listener, str]] = []
+        for listener, place in installation.listeners():
+            check, url = await examine_port(place)
+            self._checks[Group.PORT].append(check)
+            served += [(listener, url)] if url else []
+        if self._url is None and served:
+            # By the door through which most can be tried.
+            listener, self._url = max(served, key=lambda one: (not one[0].read_only, one[0].anonymous == "push"))
+            login = self._asked.login is not None and not listener.open_door
+            self._read_only = listener.read_only
+            self._may_push = not listener.read_only and (login or listener.anonymous == "push")
+
+    async def _configuration(self) -> list[Check]:
+        found = configuration.refusals(self._refusal) if self._refusal else []
+        if self._installation is None:
+            return found
+        return found + await asyncio.to_thread(lambda one: list(self._configured(one)), self._installation)
+
+    def _configured(self, installation: Installation) -> Iterator[Check]:
+        if not self._refusal:
+            yield ok("settings", installation.summary())
+            yield from configuration.examine_ways(installation.ways(), users=installation.users)
+        yield from configuration.cautions(installation.warnings)
+        pod = "KUBERNETES_SERVICE_HOST" in os.environ  # where there is nobody else
+        yield from configuration.examine_files(installation.files(), shared=not pod)
+        if self._settings.auth.htpasswd is not None:
+            yield from configuration.examine_users(self._settings.auth.htpasswd)
+
+    async def _certificate(self) -> list[Check]:
+        tls = self._settings.http.tls
+        if tls.certificate is not None and tls.key is not None:
+            return await asyncio.to_thread(examine_certificate, tls.certificate, tls.key, self._hosts)
+        if (self._settings.http.public_url or "").startswith("https:"):
+            return [ok("certificate", "none here: whoever stands at http.public_url speaks TLS")]
+        if all(way.loopback for way in self._installation.ways()) if self._installation else True:
+            return [ok("certificate", "none, and none is needed: only this machine reaches the registry")]
+        names = " ".join(f"--name {host.name}" for host in self._hosts) or "--name HOST"
+        found = "none: docker and containerd on other machines refuse a registry without TLS"
+        return [warning("certificate", found, f"edge-registry setup certs {names}, and set http.tls as it says")]
+
+    async def _store(self) -> list[Check]:
+        """The store, and the round trip, which needs it."""
+        opened, checks = Opened(None, None, ()), list[Check]()
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(_STORE_LIMIT):
+                    opened = await stack.enter_async_context(self._opened())
+                checks += opened.checks
+            except TimeoutError:
+                fix = "restart the store, and see its own log"
+                checks.append(failed("requests", f"no answer within {_STORE_LIMIT:g} s", fix))
+            if opened.driver is not None and self._settings.storage.s3.redirect and Group.STORE in self._asked.groups:
+                redirect = examine_redirect(opened.driver, self._settings.storage.s3)
+                checks += await within("redirect", _STORE_LIMIT, "set storage.s3.redirect: false", _alone(redirect))
+            if Group.ROUND_TRIP in self._asked.groups:
+                fix = "edge-registry doctor --only store"
+                trip = within("round trip", _TRIP_LIMIT, fix, self._round_trip(opened))
+                self._checks[Group.ROUND_TRIP] += await trip
+        return checks
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Opened]:
+        """The store, with nothing made in it that a server would make at its start."""
+        storage = self._settings.storage
+        if storage.driver == "memory":
+            found = warning(
+                "memory", "everything is gone when the server stops", "set storage.driver: filesystem, or s3"
+            )
+            yield Opened(None, None, (found,))
+            return
+        try:
+            driver = open_driver(_without_creation(self._settings))
+        except StartError as exc:
+            yield Opened(
+                None, None, (failed("credentials", str(exc), "set both storage.s3.access_key and secret_key"),)
+            )
+            return
+        async with _looked_at(driver, storage) as opened:
+            yield opened
+
+    async def _round_trip(self, opened: Opened) -> list[Check]:
+        checks: list[Check] = []
+        if self._url is not None and self._may_push:
+            async with self._door(self._asked.login) as door:
+                return await examine_round_trip(door, opened.driver)
+        if self._url is not None:
+            found = (
+                f"{self._url} {'takes no pushes' if self._read_only else 'asks who pushes'}: only the store was tried"
+            )
+            again = warning("server", found, "edge-registry doctor --user NAME --password-stdin")
+            checks.append(ok("server", found) if self._read_only else again)
+        if opened.driver is None or opened.capabilities is None:
+            self._skipped |= {} if checks else {Group.ROUND_TRIP: "no registry runs here, and the store cannot be used"}
+            return checks
+        try:
+            async with open_inside(opened.driver, opened.capabilities) as door:
+                return checks + await examine_round_trip(door, None)
+        except StorageError as exc:
+            return [*checks, failed("delete", str(exc), "edge-registry doctor --only store")]
+
+    async def _clients(self) -> list[Check]:
+        root = self._asked.root
+        if root == Path("/"):
+            self.versions = await find_versions()
+        wanted = Wanted(self._hosts, self._ca, str(self._asked.ca_file) if self._asked.ca_file else None)
+        found = await asyncio.to_thread(examine_clients, Root(root), wanted, self.versions)
+        return [*await examine_names(self._hosts), *await examine_node_port(self._hosts), *found]
+
+    async def _pull_secret(self, path: Path) -> list[Check]:
+        checks, passwords = await examine_pull_secret(path, self._hosts, self._let_in)
+        self.secrets |= set(passwords)
+        return checks
+
+    async def _let_in(self, login: Login) -> bool | None:
+        """Whether the server, or else the file of users, knows a login."""
+        if self._url is not None:
+            try:
+                async with self._door(login) as door:
+                    return await door.ping()
+            except Refused:
+                return None
+        htpasswd = self._settings.auth.htpasswd
+        if htpasswd is None:
+            return None
+        return await asyncio.to_thread(configuration.knows, htpasswd, login.user, login.password)
+
+    async def fetch_metrics(self) -> None:
+        """Asks the server for its metrics, for the bundle; leaves `metrics` as it is where it does not answer."""
+        if self._url is None:
+            return
+        try:
+            async with asyncio.timeout(_CLIENTS_LIMIT), self._door(None) as door:
+                self.metrics = await door.text("/metrics")
+        except (Refused, TimeoutError):
+            return
+
+    def _door(self, login: Login | None) -> AbstractAsyncContextManager[OverHttp]:
+        return open_http(self._url or "", login, self._ca, name=self._name)
+
+
+def _without_creation(settings: Settings) -> Settings:
+    """The settings of a server that makes no bucket."""
+    s3 = settings.storage.s3.model_copy(update={"create_bucket": False})
+    return settings.model_copy(update={"storage": settings.storage.model_copy(update={"s3": s3})})
+
+
+@asynccontextmanager
+async def _looked_at(driver: Driver, storage: StorageSettings) -> AsyncIterator[Opened]:
+    if storage.driver == "s3":
+        async with open_bucket(driver, storage.s3) as opened:
+            yield opened
+    else:
+        async with open_folder(driver, storage.filesystem.root) as opened:
+            yield opened
+
+
+async def _alone(work: Awaitable[Check]) -> list[Check]:
+    return [await work]
