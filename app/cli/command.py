@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from app.cli import config, output, pin, serve, setup, user
+from app.cli import config, node_config, node_setup, output, pin, pull_secret, serve, setup, user
 from app.cli.output import Failure
 from app.errors import StartError
 from storage.errors import StorageError
@@ -91,3 +91,6 @@ _root.add_typer(user.commands, name="user")
 _root.add_typer(pin.commands, name="pin")
 _root.add_typer(setup.commands, name="setup")
 _root.add_typer(config.commands, name="config")
+_root.command("node-config")(node_config.node_config)
+_root.add_typer(node_setup.commands, name="node-setup")
+_root.command("pull-secret")(pull_secret.pull_secret)

@@ -17,13 +17,12 @@ from app.proxy.documents import parsed_manifest
 from app.proxy.errors import Failing, Missing, Portal, Unreachable, UpstreamError
 from app.proxy.failures import meaning
 from app.proxy.upstreams import Upstream
+from app.proxy.whole import is_whole
 from app.registry import tags
-from app.registry.bucket import side_by_side
 from app.registry.failures import translated
 from app.registry.keys import Entry
 from app.registry.manifests import Manifests, Published
 from app.registry.notes import Notes
-from app.registry.publishing import first_linked
 from app.registry.stored import first_entry, read_manifest
 from storage import NotFound
 
@@ -45,6 +44,7 @@ class ProxiedManifests(Manifests):
         self._notes = notes
         self._careful = careful
         self._cut_off = False
+        self._answered = False
 
     async def stat(self, digest: Digest) -> Entry:
         """As the registry's; the upstream is asked for what is not here. Raises ManifestUnknown, Denied, Unavailable."""
@@ -121,7 +121,7 @@ class ProxiedManifests(Manifests):
             if isinstance(exc, Missing):
                 self._upstream.misses.note((self._name, tag))
             return self._stale(tag, known, exc)
-        self._notes.age = 0.0
+        self._notes.age, self._answered = 0.0, True
         return entry
 
     def _is_fixed(self, tag: Tag) -> bool:
@@ -194,6 +194,7 @@ class ProxiedManifests(Manifests):
             raise unknown
         try:
             await self._once(digest)
+            self._answered = True
         except UpstreamError as exc:
             if isinstance(exc, Missing):
                 self._upstream.misses.note((self._name, digest))
@@ -248,32 +249,14 @@ class ProxiedManifests(Manifests):
         self._cache.pulled(self._upstream, self._name, entry.digest, manifest, data)
 
     async def _demand_whole(self, entry: Entry) -> None:
-        """While the upstream cannot be reached, a client without a second choice gets whole images only."""
-        if not self._careful or (self._upstream.reachable and not self._cut_off):
+        """A client without a second choice gets whole images only, unless the upstream answers now for the rest."""
+        alive = self._upstream.reachable and not self._cut_off
+        if not self._careful or (alive and self._answered) or await is_whole(self._bucket, self._name, entry):
             return
-        if not await self._is_whole(entry):
+        if not (alive and await self._upstream.answers()):
             self._notes.age = self._notes.warning = None
             failure = Unreachable(f"the image is not here in whole, and {self._upstream.name} cannot be reached")
             raise meaning(failure, ManifestUnknown()) from None
-
-    @translated
-    async def _is_whole(self, entry: Entry) -> bool:
-        """Whether every blob is here; of an index, whether one image is."""
-        bucket, name = self._bucket, self._name
-        try:
-            manifest = parse_manifest(await read_manifest(bucket, name, entry), entry.media_type)
-        except (ManifestInvalid, NotFound):
-            return False
-        blobs = await side_by_side(lambda blob: first_linked(bucket, name, blob.digest), manifest.blobs)
-        if not all(blobs):
-            return False
-        if not manifest.children:
-            return True
-        found = await side_by_side(lambda child: first_entry(bucket, name, child.digest), manifest.children)
-        for child in found:
-            if child is not None and await self._is_whole(child):
-                return True
-        return False
 
     def _count(self, *, hit: bool) -> None:
         self._upstream.metrics.asked(self._upstream.name, "manifest", hit=hit)

@@ -96,6 +96,16 @@ class Upstream:
         """Whether it, or one that stands in for it, may be asked now."""
         return any(source.breaker.state == "closed" and source.rates.refuses() is None for source in self.sources)
 
+    async def answers(self) -> bool:
+        """Whether it, or one that stands in for it, answers just now."""
+        for source in self.sources:
+            try:
+                await source.client.ping()
+            except UpstreamError:
+                continue
+            return True
+        return False
+
     def admit(self) -> None:
         """Returns where somebody may be asked. Raises Unreachable, as asking would at once."""
         if all(source.breaker.state != "closed" for source in self.sources):

@@ -28,7 +28,7 @@ def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         HUB: Upstream(quick),
         OTHER: Upstream(quick),
         HOLE: Upstream(quick),
-        LAZY: Upstream(quick | {"prefetch": {"enabled": False}}),
+        LAZY: Upstream({"connect_timeout": 1, "prefetch": {"enabled": False}}),
     }
     with open_edge(need_distribution(request), tmp_path_factory.mktemp("edge"), upstreams) as edge:
         yield edge
