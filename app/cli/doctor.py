@@ -77,6 +77,7 @@ def doctor(  # noqa: PLR0913 (its options)
         login=_login(user, password_stdin),
         pull_secret=pull_secret,
         root=root,
+        config=config,
     )
     examination, page = _begun(asked, config)
     report = run(_examined(examination, bundle is not None))

@@ -51,6 +51,7 @@ class Asked:
     login: Login | None
     pull_secret: Path | None
     root: Path
+    config: Path | None
 
 
 class Examination:
@@ -220,7 +221,7 @@ class Examination:
             return checks
         try:
             async with open_inside(opened.driver, opened.capabilities) as door:
-                return checks + await examine_round_trip(door, None)
+                return checks + await examine_round_trip(door, door.corner)
         except StorageError as exc:
             return [*checks, failed("delete", str(exc), "edge-registry doctor --only store")]
 
@@ -228,7 +229,8 @@ class Examination:
         root = self._asked.root
         if root == Path("/"):
             self.versions = await find_versions()
-        wanted = Wanted(self._hosts, self._ca, str(self._asked.ca_file) if self._asked.ca_file else None)
+        given = (("--ca", self._asked.ca_file), ("--config", self._asked.config))
+        wanted = Wanted(self._hosts, self._ca, [word for name, path in given if path for word in (name, str(path))])
         found = await asyncio.to_thread(examine_clients, Root(root), wanted, self.versions)
         return [*await examine_names(self._hosts), *await examine_node_port(self._hosts), *found]
 

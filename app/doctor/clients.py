@@ -24,17 +24,17 @@ _REGISTRIES: Final = "/etc/containers/registries.conf"
 class Wanted:
     """What the clients should know: the registry's names, and the PEM of its authority where it is one of our own.
 
-    `ca_file` is where that PEM lies, for the commands that are shown.
+    `options` are those of `node-config` that say where that PEM lies, for the commands that are shown.
     """
 
     hosts: Sequence[Host]
     ca: str | None
-    ca_file: str | None
+    options: Sequence[str] = ()
 
     def fix(self, client: str) -> str:
         """The command that writes what a client needs."""
         words = [f"--for {client}", *(f"--host {host.text}" for host in self.hosts)]
-        words += [f"--ca {shlex.quote(self.ca_file)}"] if self.ca_file else []
+        words += map(shlex.quote, self.options)
         words += ["--plain-http"] if self.hosts and all(host.scheme == "http" for host in self.hosts) else []
         return f"edge-registry node-config {' '.join(words)} | sudo sh"
 

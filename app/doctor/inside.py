@@ -20,10 +20,11 @@ _FIX = "edge-registry doctor --only store"
 
 
 class Inside:
-    """See app.doctor.round_trip.Door."""
+    """See app.doctor.round_trip.Door. `corner` is the store that is behind it, and nothing else."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, corner: Driver) -> None:
         self.place = "the store, without a server"
+        self.corner = corner
         self._registry = registry
 
     async def push_blob(self, name: Name, digest: Digest, data: bytes) -> None:
@@ -70,7 +71,7 @@ async def open_inside(driver: Driver, capabilities: Capabilities) -> AsyncIterat
     # A configuration that refuses pushes says nothing against the store.
     bucket = Bucket(corner, RegistrySettings(manifest_cache_bytes=0), capabilities, lambda _event, _fields: None)
     try:
-        yield Inside(Registry(bucket))
+        yield Inside(Registry(bucket), corner)
     finally:
         await bucket.close()
         await corner.clear()
