@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from app.protocol import CLIENT
 from app.proxy.transfers import Transfers
 from tests.proxy.pulling import UP, routing_of
 from tests.services.app import Running
@@ -44,7 +45,7 @@ class Reading:
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
             "client": ("127.0.0.1", 40000),
             "server": ("127.0.0.1", 5045),
-            "extensions": {"edge-registry.gone": lambda: self._gone},
+            "extensions": {CLIENT: {"gone": lambda: self._gone}},
         }
         self._task = asyncio.ensure_future(service.app(scope, self._receive, self._send))
         self._task.add_done_callback(lambda _: self._grown.set())

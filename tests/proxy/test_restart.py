@@ -31,6 +31,10 @@ def registry(_registry: RegistryServer, front: Front) -> RegistryServer:
     return revived(_registry)
 
 
+LEASE = 9.5
+"""Seconds that somebody who waits for a lease to die needs at least."""
+
+
 def pull_half(registry: RegistryServer, front: Front, digest: str) -> Pull:
     """A client that has half of a blob, whose transfer stands still there."""
     front.on(BLOBS, Fault(stall=HALF), method="GET", times=1)
@@ -58,11 +62,14 @@ def test_a_server_that_is_killed_half_way_goes_on_by_range_and_its_client_ends_r
     registry.start()
     began = time.monotonic()
     rest = pull(registry, digest, start=len(client.body))
-    assert time.monotonic() - began < 9, "it waited for the lease of the one that was killed"
+    assert time.monotonic() - began < LEASE, "it waited for the lease of the one that was killed"
     assert client.body + rest == data
     assert front.sent(BLOBS) <= SIZE * 1.15
     assert pull(registry, digest) == data
-    assert not list((registry.folder / "spool").iterdir())
+    deadline = time.monotonic() + 20
+    while list((registry.folder / "spool").iterdir()):  # readers have the blob before the store does
+        assert time.monotonic() < deadline, "the spool keeps what is stored"
+        time.sleep(0.05)
 
 
 def test_a_server_that_is_killed_and_whose_spool_is_garbled_fetches_again(
@@ -82,14 +89,14 @@ def test_a_server_that_is_stopped_leaves_in_time_and_keeps_what_came(registry: R
     client = pull_half(registry, front, digest)
     began = time.monotonic()
     assert registry.stop() == 0
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 30
     assert not client.rest().whole
     assert "Traceback" not in registry.read_log()
     assert "never retrieved" not in registry.read_log()
     registry.start()
     began = time.monotonic()
     assert pull(registry, digest, start=HALF) == data[HALF:]
-    assert time.monotonic() - began < 9, "it waited for its own lease"
+    assert time.monotonic() - began < LEASE, "it waited for its own lease"
     assert front.sent(BLOBS) <= SIZE * 1.15
 
 

@@ -127,13 +127,20 @@ async def test_two_processes_that_share_the_folder_do_not_write_into_one_file(sp
     assert not list((tmp_path / "spool").iterdir())
 
 
+async def queued(spool: Spool, count: int) -> None:
+    """Waits until so many wait for room."""
+    async with asyncio.timeout(20):
+        while len(spool._budget._waiting) < count:
+            await asyncio.sleep(0.01)
+
+
 async def test_parts_that_fill_the_spool_wait_for_each_other(spool: Open) -> None:
     full = await spool(MIB)
     first = await full.open(origin_of(noise(700_000, "1")))
     waiting = asyncio.ensure_future(full.open(origin_of(noise(700_000, "2"))))
+    await queued(full, 1)
     small = asyncio.ensure_future(full.open(origin_of(noise(100, "3"))))
-    done, _ = await asyncio.wait({waiting, small}, timeout=0.2)
-    assert not done
+    await queued(full, 2)  # though it would fit: nobody is overtaken for ever
     assert full.used == 700_000
     await first.drop()
     first.leave()
@@ -148,7 +155,7 @@ async def test_who_gives_up_waiting_for_room_takes_none(spool: Open) -> None:
     full = await spool(MIB)
     first = await full.open(origin_of(noise(700_000, "1")))
     waiting = asyncio.ensure_future(full.open(origin_of(noise(700_000, "2"))))
-    await asyncio.wait({waiting}, timeout=0.2)
+    await queued(full, 1)
     waiting.cancel()
     await asyncio.wait({waiting})
     first.leave()
