@@ -41,6 +41,7 @@ class Breaker:
         self._state: State = "closed"
         self._since: float | None = None
         self._failures = 0
+        self._about = ""  # what the last Failing was about
         self._outage, self._why = "unreachable", ""
         self._opened_at = self._next_probe = 0.0  # monotonic
         self._opened, self._closed = asyncio.Event(), asyncio.Event()
@@ -75,10 +76,18 @@ class Breaker:
         self._closed.set()
         self._turn("closed", f"{self._name} answers again after {span}")
 
-    def failed(self, failure: UpstreamError) -> None:
-        """Notes a failure; an error that the registry itself answered is as good as a success. Never raises."""
+    def failed(self, failure: UpstreamError, about: str = "") -> None:
+        """Notes a failure; an error that the registry itself answered is as good as a success. Never raises.
+
+        `about` names what was asked for: an upstream that cannot give one thing, however often it is asked, may still be
+        able to give all others.
+        """
         if not isinstance(failure, _OUTAGES):
             self.succeeded()
+            return
+        repeated = isinstance(failure, Failing) and about and about == self._about
+        self._about = about if isinstance(failure, Failing) else ""
+        if repeated:
             return
         self._failures += 1
         why = failure.reason.removeprefix(self._name).lstrip(": ")

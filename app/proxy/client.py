@@ -216,10 +216,10 @@ class UpstreamClient:
                 if response.status >= 400 and not no_head:
                     raise await self._refused(response)
             except _Refused as refused:
-                self._note(refused.failure, counts(refused.failure, refused.status), pull)
+                self._note(refused.failure, counts(refused.failure, refused.status), pull, f"{repository}/{tail}")
                 raise refused.failure from None
             except UpstreamError as failure:
-                self._note(failure, True, pull)
+                self._note(failure, True, pull, f"{repository}/{tail}")
                 raise
             yield response
 
@@ -269,11 +269,11 @@ class UpstreamClient:
             failure = Missing(f"{self._name} does not have that, or not for everybody")
         return _Refused(failure, response.status)
 
-    def _note(self, failure: UpstreamError, unhealthy: bool, pull: bool) -> None:
+    def _note(self, failure: UpstreamError, unhealthy: bool, pull: bool, about: str) -> None:
         if isinstance(failure, RateLimited):
             self._rates.limited(failure.retry_after, pull=pull)
         if unhealthy:
-            self._breaker.failed(failure)
+            self._breaker.failed(failure, about)
         else:
             self._breaker.succeeded()
 

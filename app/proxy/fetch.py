@@ -59,7 +59,6 @@ class Fetch:
         self._tick = asyncio.Event()
         self._started = False
         self._ranged = True
-        self._found = 0
 
     @property
     def come(self) -> int:
@@ -139,7 +138,6 @@ class Fetch:
     async def _transfer(self, part: Part) -> None:
         """Appends until the blob is whole, however often the upstream breaks off."""
         tries, pause, progress = 0, _FIRST_PAUSE, time.monotonic()
-        self._found = part.written
         whole = part.written > 0 and part.written == self.size
         while not whole:
             before = part.written
@@ -208,10 +206,7 @@ class Fetch:
     async def _verify(self, part: Part) -> None:
         if part.digest() != self.origin.digest:
             await part.drop()
-            failure = Portal(f"what {self._upstream.name} sent does not hash to the digest")
-            if not self._found:  # else the disk may have garbled what was there from before
-                self._upstream.breaker.failed(failure)
-            raise failure
+            raise Portal(f"what {self._upstream.name} sent does not hash to the digest")
         self.size, self.verified = part.written, True
 
     async def _keep(self, part: Part, keep: Keep) -> None:

@@ -185,7 +185,10 @@ class ProxiedManifests(Manifests):
             return known if known is not None and found.status == _UNCHANGED else await self._store(found, None)
         if known is not None and known.digest == found:
             return known
-        return await first_entry(self._bucket, self._name, found) or await self._once(found)
+        try:
+            return await first_entry(self._bucket, self._name, found) or await self._once(found)
+        except Missing:  # the tag has moved since, or HEAD named something else
+            return await self._store(await self._get(tag), None)
 
     async def _fetch(self, digest: Digest) -> None:
         """Brings a manifest here. Raises ManifestUnknown, Denied, Unavailable."""

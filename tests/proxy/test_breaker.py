@@ -220,3 +220,12 @@ async def test_nothing_is_probed_once_a_late_answer_closed_it_nor_too_soon_when_
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (185, "3 m"), (7300, "2 h"), (2e5, "2 d")])
 def test_spans_are_said_in_one_unit(seconds: float, text: str) -> None:
     assert _span(seconds) == text
+
+
+def test_one_thing_that_cannot_be_had_opens_nothing_but_two_do() -> None:
+    breaker = Breaker("up.example", threshold=2)
+    for _ in range(5):
+        breaker.failed(Failing("up.example answered 500"), "team/app/blobs/one")
+    assert breaker.state == "closed"
+    breaker.failed(Failing("up.example answered 500"), "team/app/blobs/two")
+    assert breaker.state == "open"

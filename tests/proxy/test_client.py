@@ -161,9 +161,9 @@ async def test_a_question_that_the_upstream_refuses_does_not_open_the_breaker() 
 async def test_an_open_breaker_answers_without_a_request() -> None:
     async with serve(always(500)) as upstream, dial(upstream.base) as dialled:
         dialled.breaker._threshold = 2
-        for _ in range(2):
+        for tag in "12":
             with pytest.raises(Failing):
-                await dialled.client.head("app", "manifests/1")
+                await dialled.client.head("app", f"manifests/{tag}")
         with pytest.raises(Unreachable):
             await dialled.client.head("app", "manifests/1")
         with pytest.raises(Unreachable):
