@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.upstreams import UpstreamMetrics
 from tests.k8s.rendering import CHART, SCENARIOS, Chart, Rendered, need_helm
 from tests.services.clients import CHECKOUT
+from tests.services.registry import RegistryServer, filesystem_store
 
 pytestmark = pytest.mark.clients
 
@@ -600,6 +603,31 @@ def test_selectors_tell_the_registry_its_nodes_program_and_its_test_apart(chart:
     selector = rendered.one("Service")["spec"]["selector"].items()
     assert not selector <= rendered.one("DaemonSet")["spec"]["template"]["metadata"]["labels"].items()
     assert not selector <= rendered.one("Pod")["metadata"]["labels"].items()
+
+
+# Its test
+
+
+def run_test_pod(rendered: Rendered, url: str) -> subprocess.CompletedProcess[str]:
+    """Runs what the pod of `helm test` runs, asking `url` and no more than once where that fails."""
+    (container,) = rendered.one("Pod")["spec"]["containers"]
+    name, option, program = container["command"]
+    assert (name, option) == ("python3", "-c")
+    program, found = re.subn(r'url = "https?://edge-registry\.there\.svc:5045', f'url = "{url}', program)
+    assert found == 1
+    program = program.replace("monotonic() + 60", "monotonic() - 1")
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_pod_that_tests_says_whether_the_registry_is_ready(chart: Chart, tmp_path: Path) -> None:
+    rendered = chart.render(BUCKET)
+    with RegistryServer(tmp_path, filesystem_store(tmp_path / "data")) as server:
+        done = run_test_pod(rendered, server.url)
+        assert (done.returncode, done.stdout) == (0, f"{server.url}/readyz ok\n")
+    done = run_test_pod(rendered, server.url)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "refused" in done.stderr
 
 
 # Notes
