@@ -12,7 +12,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LEAVE: Final = 5.0
-"""Seconds that a check which was given up has to take back what it made."""
 
 
 class AbandonedThreads(ThreadPoolExecutor):
@@ -43,8 +42,11 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-async def within(name: str, limit: float, fix: str, work: Coroutine[Any, Any, Sequence[Check]]) -> Sequence[Check]:
-    """What `work` finds in `limit` seconds, else that it did not end: then it is cancelled, and left to itself."""
+async def within(
+    name: str, limit: float, fix: str, work: Coroutine[Any, Any, Sequence[Check]], *, leave: float = _LEAVE
+) -> Sequence[Check]:
+    """What `work` finds in `limit` seconds, else that it did not end: then it is cancelled, given `leave` seconds to
+    take back what it made, and left to itself."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait({task}, timeout=limit)
@@ -53,5 +55,5 @@ async def within(name: str, limit: float, fix: str, work: Coroutine[Any, Any, Se
     finally:
         if not task.done():
             task.cancel()
-            await asyncio.wait({task}, timeout=_LEAVE)
+            await asyncio.wait({task}, timeout=leave)
     return [failed(name, f"no answer within {limit:g} s", fix)]

@@ -144,11 +144,11 @@ class OverHttp:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
             what = "did not answer in time" if isinstance(exc, TimeoutError) else f"cannot be reached: {_reason(exc)}"
             raise Refused(
-                f"{url.host}:{url.port} {what}", "edge-registry serve, or --url with where it listens"
+                f"{url.host}:{url.port} {what}", "edge-registry doctor --url URL, with where the registry listens"
             ) from None
 
     def _trust(self) -> str:
-        return "--ca with the authority that signed it; or `edge-registry doctor --only certificate` on the server"
+        return "edge-registry doctor --ca FILE, with the authority that signed it"
 
     def _unwelcome(self, answer: _Answer, asked: str) -> Refused:
         who = f"the user {self._login.user}" if self._login else "a caller without login"
@@ -156,18 +156,21 @@ class OverHttp:
             fix = f"edge-registry user add {self._login.user}, and the password that you give it there"
             return Refused(f"the registry refuses the password of {self._login.user}", fix)
         if answer.status == 401:
-            return Refused(f"{asked} wants a login", "give --user NAME and --password-stdin")
+            return Refused(f"{asked} wants a login", "edge-registry doctor --user NAME --password-stdin")
         if answer.status == 403:
-            rule = "auth.rules that grant push, pull and delete in doctor/* to somebody, and give --user"
-            return Refused(f"{who} may not: {asked} was answered 403 {_code(answer)}", f"set {rule}")
+            user = self._login.user if self._login else "NAME"
+            rule = f"{{users: [{user}], repositories: [doctor/*], actions: [push, delete]}}"
+            return Refused(f"{who} may not: {asked} was answered 403 {_code(answer)}", f"add to auth.rules: {rule}")
         if answer.status == 405:
-            return Refused("it takes no pushes here", "--url with a listener that is not read_only")
+            return Refused(
+                "it takes no pushes here", "edge-registry doctor --url URL, with a listener that is not read_only"
+            )
         if answer.status in (502, 503, 504):
             return Refused(
                 f"{asked} was answered {answer.status}: {_code(answer)}", "edge-registry doctor --only store"
             )
         found = f"{asked} was answered {answer.status} {_code(answer)}".rstrip()
-        return Refused(found, "--url with the address of an edge registry, and see that server's log")
+        return Refused(found, "edge-registry doctor --url URL, with the address of an edge registry")
 
 
 @asynccontextmanager

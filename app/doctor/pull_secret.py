@@ -38,7 +38,13 @@ async def examine_pull_secret(path: Path, hosts: Sequence[Host], tried: Trial) -
     for login in dict.fromkeys(found.values()):
         checks.append(_verdict(login, [host for host, one in found.items() if one == login], await tried(login), make))
     if not hosts:
-        checks.append(warning("servers", "it is not known which servers are ours", "--host HOST:PORT, for each"))
+        checks.append(
+            warning(
+                "servers",
+                "it is not known which servers are ours",
+                "edge-registry doctor --host HOST:PORT, for each of them",
+            )
+        )
     return checks, [login.password for login in found.values()]
 
 
@@ -58,7 +64,7 @@ def _missing(host: Host, there: Sequence[str], make: str) -> Check:
 def _verdict(login: Login, hosts: Sequence[str], let_in: bool | None, make: str) -> Check:
     where = listed(hosts)
     if let_in is None:
-        again = "--url with a registry that runs, or set auth.htpasswd"
+        again = "edge-registry doctor --url URL, with a registry that runs"
         return warning("login", f"the login of {login.user} for {where} was not tried", again)
     if let_in:
         return ok("login", f"the login of {login.user} for {where} works")
