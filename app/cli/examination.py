@@ -25,7 +25,6 @@ from app.doctor.round_trip import Refused, examine_round_trip
 from app.doctor.store import Opened, examine_redirect, open_bucket, open_folder
 from app.doctor.upstreams import LIMIT, UpstreamExamination
 from app.errors import StartError
-from app.main import open_driver
 from app.nodes.root import Root
 from app.nodes.site import authority_in
 from app.settings import Listener, Settings
@@ -195,6 +194,8 @@ class Examination:
             )
             yield Opened(None, None, (found,))
             return
+        from app.main import open_driver  # the other groups need not wait for the web framework
+
         try:
             driver = open_driver(_without_creation(self._settings))
         except StartError as exc:
