@@ -71,12 +71,13 @@ def write_registry_image(target: Path, cache: Path, name: str = IMAGE) -> Path:
 
 
 def write_minio_image(target: Path, program: Path, name: str = MINIO_IMAGE) -> Path:
-    """MinIO and a shell; `program` is a static binary."""
+    """MinIO and a shell, with the libraries that `program` needs, if any."""
     with tempfile.TemporaryDirectory() as folder:
         layer = Path(folder) / "minio.layer"
         with Layer(layer) as files:
             files.copy(program, "usr/bin/minio", mode=0o755)
             _add_shell(files)
+            _add_libraries(files, [program])
             files.folder("data", mode=0o777)
             files.folder("tmp", mode=0o1777)
         return write_archive(target, name, [layer], {"Entrypoint": ["minio"], "Env": ["PATH=/usr/bin:/bin"]})
@@ -107,14 +108,14 @@ def _add_base(layer: Layer) -> None:
     interpreter = Path(sys.executable).resolve()
     layer.copy(interpreter, "usr/bin/python3", mode=0o755)
     layer.write(f"{HOME}/pyvenv.cfg", b"home = /usr/bin\ninclude-system-site-packages = false\n")
-    layer.link(f"{HOME}/bin/python3", "/usr/bin/python3")
+    for name in ("python", "python3"):
+        layer.link(f"{HOME}/bin/{name}", "/usr/bin/python3")
     binaries = [interpreter]
     for source, path in (*_standard_library(), *_packages()):
         layer.copy(source, path)
         if ".so" in source.suffixes:
             binaries.append(source)
-    for library in _libraries(binaries):
-        layer.copy(library.resolve(), str(library).removeprefix("/"), mode=0o755)
+    _add_libraries(layer, binaries)
     if AUTHORITIES.exists():
         layer.copy(AUTHORITIES, str(AUTHORITIES).removeprefix("/"))
 
@@ -159,11 +160,12 @@ def _packages() -> Iterator[tuple[Path, str]]:
                 yield compiled, f"{PACKAGES}/{Path(str(file)).parent}/__pycache__/{compiled.name}"
 
 
-def _libraries(binaries: Iterable[Path]) -> list[Path]:
+def _add_libraries(layer: Layer, binaries: Iterable[Path]) -> None:
     """The shared libraries of the system that these files load, and the loader; packages bring some of their own."""
     done = subprocess.run(["ldd", *map(str, binaries)], capture_output=True, text=True, timeout=60, check=False)
     found = {Path(path) for path in LIBRARY.findall(done.stdout)}
-    return sorted(path for path in found if not path.is_relative_to(sys.prefix))
+    for library in sorted(path for path in found if not path.is_relative_to(sys.prefix)):
+        layer.copy(library.resolve(), str(library).removeprefix("/"), mode=0o755)
 
 
 def _add_registry(layer: Layer, folder: Path) -> None:

@@ -31,8 +31,14 @@ NETWORK: Final = json.dumps(
         "name": "pods",
         "plugins": [
             # Each pod has a cable of its own to the node, so that all its packets pass the rules of the Services.
-            {"type": "ptp", "ipMasq": True, "ipam": {"type": "host-local", "ranges": [[{"subnet": PODS}]]}},
+            {
+                "type": "ptp",
+                "ipMasq": True,
+                "ipam": {"type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}]},
+            },
             {"type": "portmap", "capabilities": {"portMappings": True}},
+            # Pods with the annotation kubernetes.io/egress-bandwidth send no faster.
+            {"type": "bandwidth", "capabilities": {"bandwidth": True}},
         ],
     }
 )
@@ -142,10 +148,11 @@ def kube_proxy(address: str) -> str:
 
 
 def coredns(address: str) -> str:
-    """CoreDNS' file: it knows the names of the cluster and of the node's /etc/hosts, and asks nobody else."""
+    """CoreDNS' file: it knows the names of the node's /etc/hosts and of the cluster; others do not exist."""
     return (
-        f".:53 {{\n  bind {address}\n  kubernetes cluster.local in-addr.arpa {{\n"
-        f"    kubeconfig {FILES}/admin.conf admin\n  }}\n  hosts\n}}\n"
+        f".:53 {{\n  bind {address}\n  errors\n  hosts {{\n    fallthrough\n  }}\n"
+        f"  kubernetes cluster.local in-addr.arpa {{\n    kubeconfig {FILES}/admin.conf admin\n  }}\n"
+        "  template ANY ANY . {\n    rcode NXDOMAIN\n  }\n}\n"
     )
 
 
