@@ -35,6 +35,7 @@ need_store() {
   have_cluster || die "$url is a name of a cluster, and kubectl reaches none: say --minio-endpoint"
   service=${host%%.*} namespace=${host#*.}
   namespace=${namespace%%.*}
+  : >"$scratch/forward"
   command kubectl ${REGISTRY_CONTEXT:+--context "$REGISTRY_CONTEXT"} -n "$namespace" port-forward --address 127.0.0.1 \
     "service/$service" ":$port" >"$scratch/forward" 2>"$scratch/forward.error" &
   at_end "kill $! 2>/dev/null"

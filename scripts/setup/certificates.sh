@@ -15,7 +15,8 @@ names() {
       kube get nodes -o 'jsonpath={range .items[*].status.addresses[*]}{.address}{"\n"}{end}'
     else
       hostname
-      hostname -I 2>/dev/null | tr ' ' '\n'
+      # The way to anywhere: addresses of containers come and go, and each would make another certificate.
+      ip -o route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([^ ]*\).*/\1/p'
     fi
     printf '%s\n' localhost 127.0.0.1 "edge-registry.$namespace.svc" "edge-registry.$namespace.svc.cluster.local"
     [ "$REGISTRY_NAME" = - ] || printf '%s\n' "$REGISTRY_NAME"

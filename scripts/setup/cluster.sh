@@ -8,7 +8,13 @@ label=app.kubernetes.io/managed-by
 
 # Keeps a copy of the record in the cluster, for another machine.
 save_record() {
-  dry_run && return 0
+  if dry_run; then
+    if ! has_namespace "$REGISTRY_NAMESPACE" ||
+      [ -z "$(kube -n "$REGISTRY_NAMESPACE" get configmap "$manager" --ignore-not-found -o name)" ]; then
+      printf 'would make ConfigMap %s/%s\n' "$REGISTRY_NAMESPACE" "$manager"
+    fi
+    return
+  fi
   kube -n "$REGISTRY_NAMESPACE" create configmap "$manager" --from-file=record="$record" --dry-run=client -o yaml |
     kube label --local -f - "$label=$manager" -o yaml | apply -f - >/dev/null
 }
@@ -103,7 +109,7 @@ take_object() {
   if has_namespace "$namespace"; then
     doing "remove $kind $namespace/$name"
     dry_run || kube -n "$namespace" delete "$kind" -l "$label=$manager" --field-selector "metadata.name=$name" \
-      --timeout="${REGISTRY_TIMEOUT}s" >/dev/null || die "$kind $namespace/$name could not be removed: see above"
+      --cascade=foreground --timeout="${REGISTRY_TIMEOUT}s" >/dev/null || die "$kind $namespace/$name could not be removed: see above"
   fi
   dry_run || forget "$part object $kind $namespace $name"
 }
@@ -117,7 +123,9 @@ take_objects() {
 
 # Takes back the copy of the record.
 take_record() {
-  if dry_run || ! has_namespace "$REGISTRY_NAMESPACE"; then return; fi
+  if ! has_namespace "$REGISTRY_NAMESPACE"; then return; fi
+  doing "remove ConfigMap $REGISTRY_NAMESPACE/$manager"
+  dry_run && return
   kube -n "$REGISTRY_NAMESPACE" delete configmap -l "$label=$manager" --field-selector "metadata.name=$manager" >/dev/null
 }
 

@@ -31,7 +31,9 @@ class Store:
         pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=5, read=30), retries=urllib3.Retry(2))
         region = os.environ["REGISTRY_REGION"]
         self._data = Minio(parts.netloc, credentials=keys, secure=secure, region=region, http_client=pool)
-        self._admin = MinioAdmin(endpoint=parts.netloc, credentials=keys, secure=secure, region=region, http_client=pool)
+        self._admin = MinioAdmin(
+            endpoint=parts.netloc, credentials=keys, secure=secure, region=region, http_client=pool
+        )
         self.bucket = os.environ["REGISTRY_BUCKET"]
         self.user = os.environ["REGISTRY_ACCESS_KEY"]
         self.policy = f"edge-registry-{self.bucket}"
@@ -63,7 +65,13 @@ class Store:
         self._admin.user_remove(self.user)
 
     def remove_policy(self) -> None:
-        """Removes the policy, which nobody has any more."""
+        """Takes the policy from the registry's user, where that stays, and removes it."""
+        if self._there("user_info", self.user):
+            try:
+                self._admin.detach_policy([self.policy], user=self.user)
+            except MinioAdminException as error:
+                if "PolicyChangeAlreadyApplied" not in str(error):
+                    raise
         self._admin.policy_remove(self.policy)
 
     def _there(self, question: str, name: str) -> bool:
