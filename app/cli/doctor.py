@@ -1,5 +1,6 @@
 """`edge-registry doctor`: what is wrong with an installation, and the one thing to do about each of it."""
 
+import asyncio
 import json
 import os
 import sys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from app.doctor.over_http import Login
     from app.doctor.report import Report
 
+_LOADING = 10.0
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", None: "bold"}
 
 
@@ -79,8 +81,7 @@ def doctor(  # noqa: PLR0913 (its options)
         root=root,
         config=config,
     )
-    examination, page = _begun(asked, config)
-    report = run(_examined(examination, bundle is not None))
+    examination, report, page = run(_examined(asked, with_metrics=bundle is not None))
     if bundle is not None:
         _pack(bundle, examination, report, page)
     if as_json:
@@ -91,23 +92,23 @@ def doctor(  # noqa: PLR0913 (its options)
         raise typer.Exit(1)
 
 
-def _begun(asked: "Asked", config: Path | None) -> "tuple[Examination, str]":
-    """The examination, and the configuration as a page of the bundle."""
+async def _examined(asked: "Asked", *, with_metrics: bool) -> "tuple[Examination, Report, str]":
+    """The examination, what it found, and the configuration as a page of the bundle. Raises StartError."""
     from app.cli.examination import Examination
     from app.cli.installation import Installation
 
     try:
-        installation = Installation(configuration.load(config, os.environ))
+        found = await asyncio.wait_for(asyncio.to_thread(configuration.load, asked.config, os.environ), _LOADING)
+        installation = Installation(found)
+        examination, page = Examination(asked, installation, None), installation.page()
     except StartError as exc:
-        return Examination(asked, None, str(exc)), f"{exc}\n"
-    return Examination(asked, installation, None), installation.page()
-
-
-async def _examined(examination: "Examination", with_metrics: bool) -> "Report":
+        examination, page = Examination(asked, None, str(exc)), f"{exc}\n"
+    except TimeoutError:
+        raise StartError(f"the configuration cannot be read within {_LOADING:g} s") from None
     report = await examination.run()
     if with_metrics:
         await examination.fetch_metrics()
-    return report
+    return examination, report, page
 
 
 def _pack(path: Path, examination: "Examination", report: "Report", page: str) -> None:

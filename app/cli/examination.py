@@ -2,11 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from app.cli.installation import Installation, chain_of
 from app.doctor import configuration
@@ -17,7 +18,7 @@ from app.doctor.inside import open_inside
 from app.doctor.limits import within
 from app.doctor.names import Host
 from app.doctor.over_http import Login, OverHttp, open_http
-from app.doctor.port import examine_port
+from app.doctor.port import Place, examine_port
 from app.doctor.programs import examine_names, examine_node_port, find_versions
 from app.doctor.pull_secret import examine_pull_secret
 from app.doctor.report import Check, Report, failed, ok, warning
@@ -27,15 +28,19 @@ from app.doctor.upstreams import LIMIT, UpstreamExamination
 from app.errors import StartError
 from app.nodes.root import Root
 from app.nodes.site import authority_in
+from app.proxy.settings import UpstreamSettings
 from app.settings import Listener, Settings
 from storage import Driver, StorageError
 from storage.settings import StorageSettings
 
-_FILES_LIMIT: Final = 15.0
+T = TypeVar("T")
+
+_READ_LIMIT: Final = 4.0
+_FILES_LIMIT: Final = 10.0
 _STORE_LIMIT: Final = 40.0
 _TRIP_LIMIT: Final = 45.0
 _CLIENTS_LIMIT: Final = 15.0
-_DISK: Final = "umount -l the disk or share that does not answer, and mount it again"
+_DISK: Final = "findmnt -t nfs,nfs4,cifs,fuse, and mend the mount that does not answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +81,17 @@ class Examination:
     async def run(self) -> Report:
         """Looks at everything that was asked for; never raises because something is broken."""
         if self._installation is not None:
-            self.secrets |= await asyncio.to_thread(lambda one: set(one.secrets()), self._installation)
-            self._trust(await asyncio.to_thread(chain_of, self._settings))
+            self.secrets |= set(await _soon(partial(_secrets, self._installation)))
+            self._trust(await _soon(partial(chain_of, self._settings)))
             await self._look_at_ports(self._installation)
         async with asyncio.TaskGroup() as tasks:
             for group, work in self._work():
                 tasks.create_task(self._fill(group, work))
         report = Report(skipped=self._skipped)
+        if self._asked.groups == {Group.PULL_SECRET} and self._asked.pull_secret is None:
+            report.skipped[Group.PULL_SECRET] = "name it with --pull-secret FILE"
+        if self._asked.groups == {Group.UPSTREAMS} and not self._settings.proxy.upstreams:
+            report.skipped.setdefault(Group.UPSTREAMS, "none is configured")
         for group in Group:
             if group in self._asked.groups and self._checks[group]:
                 report.groups[group] = self._checks[group]
@@ -108,9 +117,11 @@ class Examination:
             yield Group.STORE, self._store()
         if Group.UPSTREAMS in asked:
             for place, upstream in enumerate(self._settings.proxy.upstreams):
-                examination = UpstreamExamination(upstream, f"proxy.upstreams.{place}")
                 fix = f"curl -sv -m 5 {upstream.url.rstrip('/')}/v2/, which shows where it hangs"
-                yield Group.UPSTREAMS, within(upstream.name, LIMIT, fix, examination.examine())
+                yield (
+                    Group.UPSTREAMS,
+                    within(upstream.name, LIMIT, fix, _upstream(upstream, f"proxy.upstreams.{place}")),
+                )
 
     async def _fill(self, group: Group, work: Coroutine[Any, Any, Sequence[Check]]) -> None:
         self._checks[group] += await work
@@ -126,7 +137,7 @@ class Examination:
     async def _look_at_ports(self, installation: Installation) -> None:
         served: list[tuple[Listener, str]] = []
         for listener, place in installation.listeners():
-            check, url = await examine_port(place)
+            check, url = await _bounded_port(place)
             self._checks[Group.PORT].append(check)
             served += [(listener, url)] if url else []
         if self._url is None and served:
@@ -265,6 +276,34 @@ class Examination:
 
     def _door(self, login: Login | None) -> AbstractAsyncContextManager[OverHttp]:
         return open_http(self._url or "", login, self._ca, name=self._name)
+
+
+def _secrets(installation: Installation) -> list[str]:
+    return list(installation.secrets())
+
+
+async def _soon(work: Callable[[], list[T]]) -> list[T]:
+    """What `work` reads from files; nothing where they do not open, which the groups will say."""
+    try:
+        return await asyncio.wait_for(asyncio.to_thread(work), _READ_LIMIT)
+    except TimeoutError:
+        return []
+
+
+async def _bounded_port(place: Place) -> tuple[Check, str | None]:
+    try:
+        return await asyncio.wait_for(examine_port(place), _READ_LIMIT)
+    except TimeoutError:
+        name = f"{place.host}:{place.port}"
+        return failed(name, f"no answer within {_READ_LIMIT:g} s", f"getent hosts {place.host}, and mend DNS"), None
+
+
+async def _upstream(settings: UpstreamSettings, key: str) -> list[Check]:
+    try:
+        examination = await asyncio.to_thread(UpstreamExamination, settings, key)  # it reads files
+        return await examination.examine()
+    except StartError as exc:
+        return [failed(settings.name, str(exc), f"set {key}.credentials to something that can be used here")]
 
 
 def _without_creation(settings: Settings) -> Settings:

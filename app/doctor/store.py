@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
@@ -18,6 +19,7 @@ from storage import AccessDenied, Capabilities, Driver, Finding, NoStore, Storag
 from storage.settings import S3Settings
 
 _PATIENCE: Final = aiohttp.ClientTimeout(total=10)
+_HANDSHAKE: Final = 5.0
 _CLOCK: Final = "timedatectl set-ntp true"
 _FINDINGS: Final[dict[str, str]] = {
     "conditional put": "use a store with conditional writes (MinIO since 2024), or do without registry.immutable_tags",
@@ -52,7 +54,8 @@ async def open_bucket(driver: Driver, s3: S3Settings) -> AsyncIterator[Opened]:
             await driver.list("upkeep/probe/", limit=1)  # an answer to HEAD has no body that would say why
         capabilities = await driver.probe()
     except StorageError as exc:
-        yield Opened(None, None, _bucket_trouble(exc, s3, place))
+        distrusted = await _distrusted(s3) if isinstance(exc, Unavailable) else None
+        yield Opened(None, None, (distrusted,) if distrusted else _bucket_trouble(exc, s3, place))
     else:
         found = [
             ok("reach", f"{place} answers"),
@@ -116,6 +119,26 @@ async def _fetched(url: str, s3: S3Settings) -> tuple[int, bytes]:
         session.get(URL(url, encoded=True), ssl=context, allow_redirects=False) as response,
     ):
         return response.status, await response.read()
+
+
+async def _distrusted(s3: S3Settings) -> Check | None:
+    """What is wrong with the store's certificate, where it has one and that is in the way."""
+    parts = urlsplit(s3.endpoint or "")
+    if parts.scheme != "https" or not s3.verify:
+        return None
+    try:
+        context = await asyncio.to_thread(ssl.create_default_context)
+        if s3.ca is not None:
+            await asyncio.to_thread(context.load_verify_locations, s3.ca)
+        async with asyncio.timeout(_HANDSHAKE):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=context)
+        writer.close()
+    except ssl.SSLCertVerificationError as exc:
+        fix = "set storage.s3.ca to the PEM file of the authority that signed it"
+        return failed("reach", f"the certificate of {s3.endpoint} is not trusted: {exc.verify_message}", fix)
+    except (OSError, TimeoutError, ValueError):
+        return None
+    return None
 
 
 def _bucket_trouble(exc: StorageError, s3: S3Settings, place: str) -> tuple[Check, ...]:

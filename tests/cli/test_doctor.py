@@ -1,6 +1,7 @@
 """The whole command, on sound installations and on broken ones: each names the cause and one fix."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -269,6 +270,28 @@ def test_the_bundle_holds_what_helps_and_no_secret(doctor: Doctor, server: Regis
     assert f"http.port = {server.port}  # file c.yml" in pages["configuration.txt"]
     assert "storage.s3.secret_key = ****" in pages["configuration.txt"]
     assert json.loads(pages["report.json"])["sound"] is False
+
+
+def test_files_that_never_open_hold_nothing_up(doctor: Doctor, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    fifo = str(tmp_path / "fifo")
+    login = {"username": "me", "password_file": fifo}
+    upstream = {"name": "up.example", "url": f"http://127.0.0.1:{free_port()}", "credentials": login}
+    document = {
+        "http": {"port": free_port(), "tls": {"certificate": fifo, "key": fifo}},
+        "auth": {"htpasswd": fifo},
+        "proxy": {"upstreams": [upstream]},
+    }
+    (tmp_path / "c.yml").write_text(json.dumps(document))
+    options = ("--only", "configuration", "--only", "certificate", "--only", "upstreams", "--json")
+    checks = json.loads(doctor("--config", "c.yml", *options).stdout)["checks"]
+    assert {check["group"]: check["found"] for check in checks} == {
+        "configuration": "no answer within 10 s",
+        "certificate": "no answer within 10 s",
+        "upstreams": "no answer within 5 s",
+    }
+    ended = doctor("--config", "fifo")
+    assert (ended.status, ended.complaint) == (2, "the configuration cannot be read within 10 s")
 
 
 @pytest.mark.parametrize(

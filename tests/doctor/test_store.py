@@ -1,5 +1,6 @@
 import asyncio
 import re
+import ssl
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from app.doctor.inside import open_inside
 from app.doctor.report import Check, Verdict
 from app.doctor.round_trip import examine_round_trip
 from app.doctor.store import examine_redirect, open_bucket, open_folder
+from app.tls.authority import make_certificates
 from storage import Driver
 from storage.filesystem import FilesystemDriver
 from storage.s3 import S3Driver
@@ -115,13 +117,25 @@ async def test_a_store_that_is_not_there_is_named_by_its_address() -> None:
     assert "storage.s3.endpoint" in check.fix
 
 
+async def test_a_store_with_a_certificate_of_an_unknown_authority_asks_for_it(tmp_path: Path) -> None:
+    made = make_certificates(tmp_path, ["127.0.0.1"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(made.certificate, made.key)
+    async with serve(page, context) as served:
+        settings = S3Settings(endpoint=served.base, access_key="a", secret_key=SecretStr(SECRET))
+        check = the_one(await looked_at(settings))
+        assert check.fix == "set storage.s3.ca to the PEM file of the authority that signed it"
+        trusted = the_one(await looked_at(settings.model_copy(update={"ca": made.ca})))
+    assert "not to its console" in str(trusted.fix)
+
+
+async def page(_request: web.Request) -> web.StreamResponse:
+    return web.Response(text="<html>", content_type="text/html")
+
+
 @pytest.fixture
 async def console() -> AsyncIterator[str]:
     """The URL of a web page where a store was meant, as MinIO's console is one."""
-
-    async def page(_request: web.Request) -> web.StreamResponse:
-        return web.Response(text="<html>", content_type="text/html")
-
     async with serve(page) as served:
         yield served.base
 
