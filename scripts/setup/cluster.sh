@@ -91,16 +91,17 @@ put_objects() {
   done
 }
 
-# What would change in objects that are there; values of secrets are not shown.
+# What would change in the objects of file $1 that are there; values of secrets are not shown.
 preview() {
-  local kind namespace name
-  while read -r kind namespace name _; do
-    program objects.py only "$1" "$kind" "$namespace" "$name" |
-      kube diff --server-side --force-conflicts --field-manager="$manager" -f - >"$scratch/diff" 2>"$scratch/error" && continue
-    if [ ! -s "$scratch/diff" ]; then die "the cluster refuses $kind $namespace/$name: $(tail -n 1 "$scratch/error")"; fi
-    printf 'would change %s %s/%s\n' "$kind" "$namespace" "$name"
-    grep '^[-+ @]' "$scratch/diff" | grep -v '^\(---\|+++\)' | sed 's/^/  /'
-  done <"$scratch/present"
+  local status=0
+  [ -s "$scratch/present" ] || return 0
+  program objects.py only "$1" "$scratch/present" >"$scratch/only"
+  KUBECTL_EXTERNAL_DIFF='diff -u -N' kube diff --server-side --force-conflicts --field-manager="$manager" \
+    -f "$scratch/only" >"$scratch/diff" 2>"$scratch/error" || status=$?
+  if [ "$status" -gt 1 ]; then die "the cluster refuses it: $(tail -n 1 "$scratch/error")"; fi
+  # Its files are called group.version.Kind.namespace.name.
+  sed -n -e 's#^diff .*\.\([A-Z][A-Za-z]*\)\.\([^./]*\)\.\([^ /]*\)$#would change \1 \2/\3#p' \
+    -e '/^\(---\|+++\|diff\) /d' -e 's/^[-+ @]/  &/p' "$scratch/diff"
 }
 
 # Takes back one object, if it is still ours.

@@ -34,6 +34,7 @@ tell_node_files() {
       /etc) clients+=(--for containerd --for docker --for podman) ;;
     esac
   done
+  printf 'would write on every node: /var/lib/edge-registry/node-setup.json\n'
   [ ${#clients[@]} -gt 0 ] || return 0
   if [ "${REGISTRY_NAME:?}" != - ]; then
     name=(--host "$REGISTRY_NAME:$REGISTRY_PORT" --address "$REGISTRY_NAME=$REGISTRY_ADDRESS")
@@ -55,11 +56,13 @@ install() {
   # Folders of the node are barred at every other level of pod security.
   need_namespace nodes "$REGISTRY_NODES_NAMESPACE" pod-security.kubernetes.io/enforce=privileged
   check_objects "$objects"
-  put_objects nodes "$objects"
   if dry_run; then
-    tell_node_files
+    put_objects nodes "$objects" >"$scratch/told"
+    cat "$scratch/told"
+    if [ -s "$scratch/told" ]; then tell_node_files; fi
     return
   fi
+  put_objects nodes "$objects"
   if has_namespace "$REGISTRY_NAMESPACE"; then save_record; fi
   await daemonset/edge-registry-nodes "$REGISTRY_NODES_NAMESPACE" "$selector"
 }

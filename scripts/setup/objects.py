@@ -220,7 +220,8 @@ def main(verb: str, *arguments: str) -> None:
         if verb == "names":
             print("\n".join(identity(one) for one in objects))
         else:
-            print(yaml.safe_dump_all([one for one in objects if identity(one) == " ".join(arguments[1:])]))
+            there = {line.rpartition(" ")[0] for line in Path(arguments[1]).read_text().splitlines()}
+            print(yaml.safe_dump_all([one for one in objects if identity(one) in there]))
     else:
         text = sys.stdin.read()
         document = json.loads(text) if text.strip() else {"items": []}
