@@ -2,14 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from app.cli.installation import Installation, chain_of
+from app.cli.installation import Installation, chain_of, open_store
 from app.doctor import configuration
 from app.doctor.certificate import certificate_names, examine_certificate
 from app.doctor.clients import Wanted, examine_clients
@@ -23,15 +23,14 @@ from app.doctor.programs import examine_names, examine_node_port, find_versions
 from app.doctor.pull_secret import examine_pull_secret
 from app.doctor.report import Check, Report, failed, ok, warning
 from app.doctor.round_trip import Refused, examine_round_trip
-from app.doctor.store import Opened, examine_redirect, open_bucket, open_folder
+from app.doctor.store import Opened, examine_redirect
 from app.doctor.upstreams import LIMIT, UpstreamExamination
 from app.errors import StartError
 from app.nodes.root import Root
 from app.nodes.site import authority_in
 from app.proxy.settings import UpstreamSettings
 from app.settings import Listener, Settings
-from storage import Driver, StorageError
-from storage.settings import StorageSettings
+from storage import StorageError
 
 T = TypeVar("T")
 
@@ -181,7 +180,7 @@ class Examination:
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(_STORE_LIMIT):
-                    opened = await stack.enter_async_context(self._opened())
+                    opened = await stack.enter_async_context(open_store(self._settings))
                 checks += opened.checks
             except TimeoutError:
                 fix = "restart the store, and see its own log"
@@ -194,28 +193,6 @@ class Examination:
                 trip = within("round trip", _TRIP_LIMIT, fix, self._round_trip(opened))
                 self._checks[Group.ROUND_TRIP] += await trip
         return checks
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Opened]:
-        """The store, with nothing made in it that a server would make at its start."""
-        storage = self._settings.storage
-        if storage.driver == "memory":
-            found = warning(
-                "memory", "everything is gone when the server stops", "set storage.driver: filesystem, or s3"
-            )
-            yield Opened(None, None, (found,))
-            return
-        from app.main import open_driver  # the other groups need not wait for the web framework
-
-        try:
-            driver = open_driver(_without_creation(self._settings))
-        except StartError as exc:
-            yield Opened(
-                None, None, (failed("credentials", str(exc), "set both storage.s3.access_key and secret_key"),)
-            )
-            return
-        async with _looked_at(driver, storage) as opened:
-            yield opened
 
     async def _round_trip(self, opened: Opened) -> list[Check]:
         checks: list[Check] = []
@@ -304,22 +281,6 @@ async def _upstream(settings: UpstreamSettings, key: str) -> list[Check]:
         return await examination.examine()
     except StartError as exc:
         return [failed(settings.name, str(exc), f"set {key}.credentials to something that can be used here")]
-
-
-def _without_creation(settings: Settings) -> Settings:
-    """The settings of a server that makes no bucket."""
-    s3 = settings.storage.s3.model_copy(update={"create_bucket": False})
-    return settings.model_copy(update={"storage": settings.storage.model_copy(update={"s3": s3})})
-
-
-@asynccontextmanager
-async def _looked_at(driver: Driver, storage: StorageSettings) -> AsyncIterator[Opened]:
-    if storage.driver == "s3":
-        async with open_bucket(driver, storage.s3) as opened:
-            yield opened
-    else:
-        async with open_folder(driver, storage.filesystem.root) as opened:
-            yield opened
 
 
 async def _alone(work: Awaitable[Check]) -> list[Check]:

@@ -1,7 +1,8 @@
 """An installation as its configuration describes it, in the words of `app.doctor`."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from app.configuration import Configuration
 from app.doctor.configuration import NamedFile, Way
 from app.doctor.names import Host
 from app.doctor.port import Place
+from app.doctor.report import failed, warning
+from app.doctor.store import Opened, open_bucket, open_folder
 from app.errors import StartError
 from app.mistakes import redacted
 from app.settings import Listener, Settings
@@ -140,6 +143,27 @@ def chain_of(settings: Settings) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(path.read_bytes()) if path else []
     except (OSError, ValueError):
         return []
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Opened]:
+    """The store that the settings choose, with nothing made in it that a server would make at its start."""
+    if settings.storage.driver == "memory":
+        found = warning("memory", "everything is gone when the server stops", "set storage.driver: filesystem, or s3")
+        yield Opened(None, None, (found,))
+        return
+    from app.main import open_driver  # what needs no store need not wait for the web framework
+
+    s3 = settings.storage.s3
+    storage = settings.storage.model_copy(update={"s3": s3.model_copy(update={"create_bucket": False})})
+    try:
+        driver = open_driver(settings.model_copy(update={"storage": storage}))
+    except StartError as exc:
+        yield Opened(None, None, (failed("credentials", str(exc), "set both storage.s3.access_key and secret_key"),))
+        return
+    root = storage.filesystem.root
+    async with open_bucket(driver, s3) if storage.driver == "s3" else open_folder(driver, root) as opened:
+        yield opened
 
 
 def _parsed(path: Path) -> Any:

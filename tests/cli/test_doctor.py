@@ -20,6 +20,8 @@ from tests.services.registry import Credentials, RegistryServer, filesystem_stor
 
 USER = Credentials("me", "correct-horse-battery")
 BROKEN_PASSWORD = "hush-hush-hush"
+pytestmark = pytest.mark.timeout(300)  # it starts many programs, on machines that may be busy
+
 COMMAND = """
 from app.cli import command, doctor
 if "doctor" not in [known.name for known in command._root.registered_commands]:
@@ -173,20 +175,30 @@ def test_a_door_that_was_left_open_by_accident_is_named(doctor: Doctor) -> None:
 
 def store(minio: MinioServer, bucket: str, secret: str) -> dict[str, str]:
     given = {"ENDPOINT": minio.endpoint, "BUCKET": bucket, "ACCESS_KEY": minio.access_key, "SECRET_KEY": secret}
-    return {f"EDGE_REGISTRY_STORAGE__S3__{name}": text for name, text in given.items()}
+    port = {"EDGE_REGISTRY_HTTP__PORT": str(free_port())}
+    return port | {f"EDGE_REGISTRY_STORAGE__S3__{name}": text for name, text in given.items()}
+
+
+STORE = ("--only", "store", "--only", "round-trip", "--json")
 
 
 @pytest.mark.minio
-def test_a_bucket_is_sound_a_wrong_secret_and_a_missing_bucket_are_named(
-    doctor: Doctor, minio: MinioServer, bucket: str
-) -> None:
-    groups = ("--only", "store", "--only", "round-trip", "--json")
-    port = {"EDGE_REGISTRY_HTTP__PORT": str(free_port())}
-    assert failures(doctor(*groups, **port, **store(minio, bucket, minio.secret_key))) == {}
-    wrong = failures(doctor(*groups, **port, **store(minio, bucket, BROKEN_PASSWORD)))
+def test_a_sound_bucket_is_sound(doctor: Doctor, minio: MinioServer, bucket: str) -> None:
+    ended = doctor(*STORE, **store(minio, bucket, minio.secret_key))
+    assert failures(ended) == {}
+    assert {check["group"] for check in json.loads(ended.stdout)["checks"]} == {"store", "round-trip"}
+
+
+@pytest.mark.minio
+def test_a_wrong_secret_key_is_named(doctor: Doctor, minio: MinioServer, bucket: str) -> None:
+    wrong = failures(doctor(*STORE, **store(minio, bucket, BROKEN_PASSWORD)))
     assert "SignatureDoesNotMatch" in wrong["credentials"]["found"]
     assert "storage.s3.secret_key" in wrong["credentials"]["fix"]
-    missing = failures(doctor(*groups, **port, **store(minio, "nowhere", minio.secret_key)))
+
+
+@pytest.mark.minio
+def test_a_missing_bucket_is_named(doctor: Doctor, minio: MinioServer) -> None:
+    missing = failures(doctor(*STORE, **store(minio, "nowhere", minio.secret_key)))
     assert missing["bucket"]["fix"] == "edge-registry setup bucket --bucket nowhere"
 
 
