@@ -20,7 +20,7 @@ run_parts() {
 
 # Where the registry listens, and the lines that use it.
 tell() {
-  local address=$REGISTRY_ADDRESS name user=${regUser:-$REGISTRY_USER}
+  local address=$REGISTRY_ADDRESS name user=$REGISTRY_USER
   if [ "$REGISTRY_EXPOSE" = LoadBalancer ]; then
     name=$(kube -n "$REGISTRY_NAMESPACE" get service edge-registry -o \
       'jsonpath={.status.loadBalancer.ingress[0].ip}{.status.loadBalancer.ingress[0].hostname}')

@@ -56,6 +56,10 @@ read_options() {
     esac
     shift
   done
+  # What older scripts called them.
+  if [ -n "${regUser:-}" ]; then export REGISTRY_USER=${REGISTRY_USER:-$regUser}; fi
+  value=${regPass5:-${regPass:-}}
+  if [ -n "$value" ]; then export REGISTRY_PASSWORD=${REGISTRY_PASSWORD:-$value}; fi
   while IFS='=' read -r name value; do
     case $name in
       REGISTRY_*) if [ -z "${!name+set}" ]; then export "$name=$value"; fi ;;

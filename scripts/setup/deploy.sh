@@ -6,17 +6,17 @@
 
 selector=app.kubernetes.io/name=edge-registry,app.kubernetes.io/component=registry
 
-# The password that was given, by any of the names it has had; nothing where none was.
+# The password that was given; nothing where none was.
 given_password() {
   if [ -n "$REGISTRY_PASSWORD_FILE" ]; then head -n 1 -- "$REGISTRY_PASSWORD_FILE"
-  else printf %s "${REGISTRY_PASSWORD:-${regPass:-${regPass5:-}}}"; fi
+  else printf %s "${REGISTRY_PASSWORD:-}"; fi
 }
 
 # Whether the file of users has this user, and with the password $1 if one is given.
 has_user() {
   [ -s "$users" ] || return 1
   if [ -n "$1" ]; then printf %s "$1" | program users.py check "$users" "$REGISTRY_USER"
-  else grep -q "^$REGISTRY_USER:" "$users"; fi
+  else grep -qxF -- "$REGISTRY_USER" <<<"$(cut -d: -f1 "$users")"; fi
 }
 
 # The cluster's users in a file, with the first user among them. The cluster's are the truth: people add others there.
@@ -87,5 +87,4 @@ uninstall() {
 }
 
 begin "$@"
-REGISTRY_USER=${regUser:-$REGISTRY_USER}
 if uninstalling; then uninstall; else install; fi
