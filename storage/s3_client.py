@@ -291,6 +291,10 @@ def _credentials(settings: S3Settings) -> Credentials:
 
 
 def _reason(exc: BaseException) -> str:
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate cannot be trusted ({exc.certificate_error})"[:200]
+    if isinstance(exc, ssl.SSLError | aiohttp.ClientSSLError):
+        return "TLS failed: does it speak TLS at this port?"
     number = exc.os_error.errno if isinstance(exc, aiohttp.ClientConnectorError) else getattr(exc, "errno", None)
     return os.strerror(number) if number and number > 0 else type(exc).__name__
 

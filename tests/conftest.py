@@ -16,6 +16,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-minio", action="store_true", help="fail, rather than skip, where no MinIO is found")
     parser.addoption("--require-clients", action="store_true", help="fail, rather than skip, where a client is missing")
     parser.addoption("--require-cluster", action="store_true", help="run what needs a Kubernetes; left out otherwise")
+    parser.addoption("--all", action="store_true", help="run the slow tests as well, as CI does")
+
+
+SLOW = (
+    "tests/cli/test_doctor.py",
+    "tests/doctor/",
+    "tests/nodes/test_kill.py",
+    "tests/k8s/test_chart.py",
+    "tests/k8s/test_render.py",
+    "tests/proxy/test_restart.py",
+    "tests/proxy/test_replicas.py",
+    "tests/proxy/test_memory.py",
+    "tests/setup/",
+    "tests/clients/test_proxy_",
+    "tests/clients/test_node_config.py",
+)
+"""What takes most of the time of a whole run; CI runs all of it."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+            if not config.getoption("--all") and not config.args[0].startswith(item.nodeid.partition("::")[0]):
+                item.add_marker(pytest.mark.skip(reason="slow: run with --all, or by name"))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from app.cli import config, node_config, node_setup, output, pin, pull_secret, serve, setup, user
+from app.cli import config, doctor, node_config, node_setup, output, pin, pull_secret, serve, setup, user
 from app.cli.output import Failure
 from app.errors import StartError
 from storage.errors import StorageError
@@ -94,3 +94,4 @@ _root.add_typer(config.commands, name="config")
 _root.command("node-config")(node_config.node_config)
 _root.add_typer(node_setup.commands, name="node-setup")
 _root.command("pull-secret")(pull_secret.pull_secret)
+_root.command("doctor")(doctor.doctor)

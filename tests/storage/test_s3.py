@@ -2,15 +2,19 @@
 
 import asyncio
 import secrets
+import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import minio as sdk
 import pytest
+from pydantic import SecretStr
 
-from storage import AccessDenied, NoStore, NotFound, s3, s3_writer
+from app.tls.authority import make_certificates
+from storage import AccessDenied, NoStore, NotFound, Unavailable, s3, s3_writer
 from storage.budget import ByteBudget
 from storage.conformance import SCRATCH, DriverConformance, content, keys, read
 from storage.s3 import S3Driver
@@ -268,3 +272,17 @@ async def test_a_fast_writer_passes_forty_slow_ones(
     assert await keys(driver, "uploads/") == []
     assert driver._budget.take(16 << 20)
     await driver.close()
+
+
+async def test_a_store_whose_certificate_is_not_trusted_is_named_as_such(tmp_path: Path) -> None:
+    made = make_certificates(tmp_path, ["127.0.0.1"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        settings = S3Settings(endpoint=f"https://127.0.0.1:{port}", access_key="a", secret_key=SecretStr("b"))
+        driver = S3Driver(settings)
+        with pytest.raises(Unavailable, match="certificate cannot be trusted"):
+            await driver.start()
+        await driver.close()
