@@ -162,7 +162,13 @@ need_cluster() {
   command -v kubectl >/dev/null || die "kubectl is not installed; deploy and nodes need it"
   have_cluster || die "kubectl reaches no cluster: $(tail -n 1 "$scratch/kubectl" 2>/dev/null || true)"
 }
-has_namespace() { have_cluster && [ -n "$(kube get namespace "$1" --ignore-not-found -o name)" ]; }
+has_namespace() {
+  local found
+  have_cluster || return 1
+  # A cluster that does not answer is not one without the namespace.
+  found=$(kube get namespace "$1" --ignore-not-found -o name) || die "the cluster does not answer: see above"
+  [ -n "$found" ]
+}
 
 # The value of key $3 of secret $2 in namespace $1; nothing where it is not there.
 secret_value() {

@@ -69,12 +69,15 @@ install() {
 
 # Lets the DaemonSet take back what it wrote on every node, waits for that, and then removes it.
 uninstall() {
-  local namespace
+  local namespace found
   if [ -z "$(notes 'nodes')" ]; then return; fi
   need_cluster
   namespace=$(notes 'nodes object' | awk '$1 == "DaemonSet" {print $2}')
-  if [ -n "$namespace" ] && has_namespace "$namespace" &&
-    [ -n "$(kube -n "$namespace" get daemonset edge-registry-nodes -l "$label=$manager" --ignore-not-found -o name)" ]; then
+  found=
+  if [ -n "$namespace" ] && has_namespace "$namespace"; then
+    found=$(kube -n "$namespace" get daemonset -l "$label=$manager" --field-selector metadata.name=edge-registry-nodes -o name)
+  fi
+  if [ -n "$found" ]; then
     doing "take back what was written on every node"
     if ! dry_run; then
       REGISTRY_NODE_FOLDERS=$(notes 'setting node-folders' | tail -n 1)
