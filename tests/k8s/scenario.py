@@ -6,6 +6,8 @@ import secrets
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from tests.services.clients import CHECKOUT, Client, find_program
 from tests.services.cluster import Cluster
 from tests.services.images import write_image
@@ -124,9 +126,9 @@ class Scenario:
 
     def run_refused(self, image: str) -> None:
         """The same Deployment without the secret; returns once its pull was refused for lack of a login."""
-        without = re.sub(r"\n *imagePullSecrets:\n *- name: \S+", "", workload(image, "without-secret"))
-        assert SECRET not in without
-        self.kubectl("apply", "-f", "-", stdin=without)
+        without = yaml.safe_load(workload(image, "without-secret"))
+        assert without["spec"]["template"]["spec"].pop("imagePullSecrets") == [{"name": SECRET}]
+        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(without))
         self.cluster.await_that("the pull without a secret is refused", self._is_refused, 60)
         self.kubectl("delete", "deployment", "without-secret")
 

@@ -100,12 +100,13 @@ class Cluster:
     def wait(self, resource: str, condition: str, *arguments: str, seconds: int = 60) -> None:
         """`kubectl wait`: until `resource` (`pod/x`) meets `condition` (`condition=Ready`, `jsonpath=...`, `delete`).
 
-        Fails with what Kubernetes tells about it.
+        Fails with what happened in its namespace.
         """
         done = self.attempt("wait", resource, f"--for={condition}", f"--timeout={seconds}s", *arguments)
         if done.returncode:
-            told = self.attempt("describe", resource, *(a for a in arguments if a != "--all")).stdout
-            raise AssertionError(f"{resource} has not met {condition}: {done.stderr}\n{told}")
+            at = next((arguments[n : n + 2] for n, option in enumerate(arguments) if option == "-n"), ())
+            events = self.attempt("get", "events", "--sort-by=.lastTimestamp", *at).stdout
+            raise AssertionError(f"{resource} has not met {condition}: {done.stderr}\n{events[-6000:]}")
 
     def import_image(self, archive: Path) -> None:
         """Gives the node's container runtime the images of an archive, docker's kind or an OCI layout."""
