@@ -81,7 +81,10 @@ def test_dotenv_writes_other_secrets_every_time_for_its_owner_alone_and_keeps_wh
         assert len(values[0][name]) == 40
 
 
-@pytest.mark.parametrize("script", ["serve", "test", "lint", "lock", "bench", "bench-pull", "render", "registry_setup.sh", "dotenv", "../.ci/run"])
+@pytest.mark.parametrize(
+    "script",
+    ["serve", "test", "lint", "lock", "bench", "bench-pull", "render", "registry_setup.sh", "dotenv", "../.ci/run"],
+)
 def test_a_script_can_be_run_and_parses(script: str) -> None:
     path = ROOT / "scripts" / script
     assert os.access(path, os.X_OK)
