@@ -19,8 +19,6 @@ WORKLOAD: Final = (CHECKOUT / "k8s/examples/registry-test.yaml").read_text()
 EXAMPLE: Final = "localhost:31113/hello:latest"
 SECRET: Final = "registry-pull"
 KILL_AFTER: Final = 4 << 20
-SLOW: Final = {"podAnnotations": {"kubernetes.io/egress-bandwidth": "64M"}}
-"""Values that let replicas send no more than 8 MB a second, so that a pull takes some time."""
 IGNORED: Final = ("event", "lease", "endpoints", "componentstatuses", "nodes", "namespaces", "customresourcedef")
 
 
@@ -118,11 +116,16 @@ class Scenario:
 
     def run_through_a_kill(self, image: str) -> None:
         """The Deployment again, while the process that serves its pull is killed; returns once it runs all the same."""
+        self._slow_down()
         self.kubectl("apply", "-f", "-", stdin=workload(image, "through-a-kill"))
-        killed = self.kill_sending(KILL_AFTER)
+        killed = self._kill_sending(KILL_AFTER)
+        running = "{.status.readyReplicas}"
+        assert self.kubectl("get", "deployment/through-a-kill", "-o", f"jsonpath={running}") == "", (
+            "it was pulled before"
+        )
         self.cluster.wait("deployment/through-a-kill", "condition=Available", "-n", self.namespace, seconds=110)
-        restarts = "jsonpath={.status.containerStatuses[0].restartCount}"
-        assert self.kubectl("get", "pod", killed, "-o", restarts) == "1"
+        restarts = "{.status.containerStatuses[0].restartCount}"
+        self.cluster.wait(f"pod/{killed}", f"jsonpath={restarts}=1", "-n", self.namespace)
 
     def run_refused(self, image: str) -> None:
         """The same Deployment without the secret; returns once its pull was refused for lack of a login."""
@@ -152,11 +155,7 @@ class Scenario:
         )
         ca = self.ca.read_text() if self.ca.exists() else ""
         image = self.kubectl("get", f"deployment/{RELEASE}", "-o", "jsonpath={..containers[0].image}")
-        said = self.cluster.kubectl(
-            *("run", f"ask-{secrets.token_hex(3)}", f"--image={image}", "--restart=Never", "--rm", "-i", "--quiet"),
-            *(f"--env=CA={ca}", "--command", "--", "python", "-c", program, url),
-        )
-        return int(said)
+        return int(self.cluster.run_pod(image, "python", "-c", program, url, environment=f"CA={ca}"))
 
     def replicas(self) -> dict[str, str]:
         """The addresses of the registry's running pods, by name."""
@@ -167,7 +166,17 @@ class Scenario:
             if pod["status"].get("podIP")
         }
 
-    def kill_sending(self, least: int) -> str:
+    def _slow_down(self) -> None:
+        """Lets every replica send no more than 8 MB a second, so that a pull takes some time."""
+        rows = [line.split() for line in self.cluster.ctr("tasks", "list").splitlines()]
+        processes = {row[0]: row[1] for row in rows}
+        for name in self.replicas():
+            self.cluster.node.run(
+                *("nsenter", "--target", processes[self._container(name)], "--net", "tc", "qdisc", "replace"),
+                *("dev", "eth0", "root", "tbf", "rate", "64mbit", "burst", "256kb", "latency", "200ms"),
+            )
+
+    def _kill_sending(self, least: int) -> str:
         """Waits until a replica has sent `least` bytes since now, and kills its process; returns the pod's name."""
         before = {name: self._sent(address) for name, address in self.replicas().items()}
         sending: list[str] = []
@@ -178,10 +187,12 @@ class Scenario:
             return bool(sending)
 
         self.cluster.await_that("a replica sends", sends, 60)
-        path = "jsonpath={.status.containerStatuses[0].containerID}"
-        container = self.kubectl("get", "pod", sending[0], "-o", path).removeprefix("containerd://")
-        self.cluster.ctr("tasks", "kill", "--signal", "SIGKILL", container)
+        self.cluster.ctr("tasks", "kill", "--signal", "SIGKILL", self._container(sending[0]))
         return sending[0]
+
+    def _container(self, pod: str) -> str:
+        path = "jsonpath={.status.containerStatuses[0].containerID}"
+        return self.kubectl("get", "pod", pod, "-o", path).removeprefix("containerd://")
 
     def _sent(self, address: str) -> int:
         """Bytes that the pod at `address` has sent, which the node has received on the pod's cable."""

@@ -73,11 +73,8 @@ def test_a_service_answers_at_its_node_port_and_by_its_name(
 
     cluster.await_that("it answers at its port", lambda: _answer(f"http://{cluster.address}:{port}/") == b"hello\n")
     assert cluster.node.run("busybox", "wget", "-qO-", f"http://127.0.0.1:{port}/") == "hello\n"
-    said = cluster.kubectl(
-        *("run", "asking", "-n", namespace, f"--image={registry_image}", "--restart=Never", "--rm", "-i", "--quiet"),
-        *("--command", "--", "python", "-c", "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read())"),
-        f"http://hello.{namespace}.svc/",
-    )
+    program = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read())"
+    said = cluster.run_pod(registry_image, "python", "-c", program, f"http://hello.{namespace}.svc/")
     assert said == "b'hello\\n'\n"
 
 

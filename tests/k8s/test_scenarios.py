@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.k8s.google import PROJECT, Google
-from tests.k8s.scenario import SLOW, Scenario, files, inventory, write_image_archive
+from tests.k8s.scenario import Scenario, files, inventory, write_image_archive
 from tests.services.clients import CHECKOUT
 from tests.services.cluster import Cluster
 from tests.services.cluster.programs import built
@@ -90,7 +90,7 @@ def test_edge_storage_serves_its_node_at_5045_and_goes_without_a_trace(
     host, service = f"{cluster.address}:5045", "edge-registry.edge-storage.svc"
     scenario.make_users()
     scenario.make_certificates(cluster.address, service)
-    scenario.install(SLOW)
+    scenario.install()
     scenario.test()
     told = tmp_path / "nodes.yaml"
     told.write_text(yaml.safe_dump({"hosts": [host], "ca_file": str(scenario.ca)}))
@@ -128,7 +128,7 @@ def test_the_private_registry_tells_its_nodes_where_it_is_and_takes_that_back(
     cluster.kubectl(
         *("-n", "edge-registry-nodes", "create", "configmap", "edge-registry-ca", f"--from-file={scenario.ca}")
     )
-    scenario.install(SLOW | folders)
+    scenario.install(folders)
     scenario.test()
     hosts = cluster.node.etc / "hosts"
     cluster.await_that("the node knows the name", lambda: name in hosts.read_text(), 60)
@@ -145,10 +145,10 @@ def test_the_private_registry_tells_its_nodes_where_it_is_and_takes_that_back(
 
     scenario.kubectl("delete", "service", "edge-registry")
     moved = {"service": {"clusterIP": "10.96.0.77"}}
-    scenario.install(SLOW | folders | moved, verb="upgrade")
+    scenario.install(folders | moved, verb="upgrade")
     cluster.await_that("the node follows the Service", lambda: "10.96.0.77" in hosts.read_text(), 60)
 
-    scenario.install(SLOW | {"nodeSetup": {**folders["nodeSetup"], "mode": "remove"}} | moved, verb="upgrade")
+    scenario.install({"nodeSetup": {**folders["nodeSetup"], "mode": "remove"}} | moved, verb="upgrade")
     cluster.kubectl("-n", "edge-registry-nodes", "rollout", "status", "daemonset/edge-registry-nodes", "--timeout=60s")
     assert files(cluster.node.etc) == etc
     scenario.uninstall()
@@ -179,7 +179,7 @@ def test_the_cache_serves_what_it_has_while_the_uplink_is_gone_and_takes_pushes_
     make_folder(cluster, "edge-cache")
     scenario.make_namespace()
     scenario.make_users()
-    scenario.install(SLOW | {"proxy": {"upstreams": [{"name": "docker.io", "url": url, "tag_ttl": "1s"}]}})
+    scenario.install({"proxy": {"upstreams": [{"name": "docker.io", "url": url, "tag_ttl": "1s"}]}})
     scenario.test()
 
     scenario.run_workload("localhost:32000/hello:1", "cached")
@@ -250,7 +250,7 @@ def test_three_replicas_cache_artifact_registry_without_any_stored_key(
     scenario.make_users()
     make_secret(cluster, "google-cache", "edge-registry-s3", keys)
     scenario.kubectl("create", "configmap", "google-ca", f"--from-file={google.certificates.ca}")
-    scenario.install(SLOW | at_google(google))
+    scenario.install(at_google(google))
     scenario.test()
     assert len(scenario.replicas()) == 3
 

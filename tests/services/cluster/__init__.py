@@ -108,6 +108,20 @@ class Cluster:
             events = self.attempt("get", "events", "--sort-by=.lastTimestamp", *at).stdout
             raise AssertionError(f"{resource} has not met {condition}: {done.stderr}\n{events[-6000:]}")
 
+    def run_pod(self, image: str, *command: str, namespace: str = "default", environment: str = "") -> str:
+        """Runs `command` in a new pod to its end and returns its output; `environment` is one `NAME=value`.
+
+        Fails where the pod fails.
+        """
+        name, at = f"run-{secrets.token_hex(4)}", ("-n", namespace)
+        given = [f"--env={environment}"] if environment else []
+        self.kubectl("run", name, *at, f"--image={image}", "--restart=Never", *given, "--command", "--", *command)
+        try:
+            self.wait(f"pod/{name}", "jsonpath={.status.containerStatuses[0].state.terminated.exitCode}=0", *at)
+            return self.kubectl("logs", name, *at)
+        finally:
+            self.kubectl("delete", "pod", name, *at, "--wait=false")
+
     def import_image(self, archive: Path) -> None:
         """Gives the node's container runtime the images of an archive, docker's kind or an OCI layout."""
         self.ctr("images", "import", str(archive))

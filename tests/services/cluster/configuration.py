@@ -37,8 +37,6 @@ NETWORK: Final = json.dumps(
                 "ipam": {"type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}]},
             },
             {"type": "portmap", "capabilities": {"portMappings": True}},
-            # Pods with the annotation kubernetes.io/egress-bandwidth send no faster.
-            {"type": "bandwidth", "capabilities": {"bandwidth": True}},
         ],
     }
 )
