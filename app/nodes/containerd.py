@@ -88,7 +88,8 @@ def imports(config: str | None) -> list[str]:
 
 
 def _own(site: Site, host: str, scheme: str, folder: str) -> str:
-    lines = [f"server = {_text(f'{scheme}://{host}')}", 'capabilities = ["pull", "resolve", "push"]']
+    url = _text(f"{scheme}://{host}")  # containerd 1.6 takes no file without a table of hosts
+    lines = [f"server = {url}", "", f"[host.{url}]", 'capabilities = ["pull", "resolve", "push"]']
     return "\n".join([*lines, *_how(site, scheme, folder)]) + "\n"
 
 

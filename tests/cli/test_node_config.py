@@ -43,7 +43,9 @@ def test_the_script_that_is_printed_writes_what_write_writes(tmp_path: Path) -> 
     assert picture(printed) == picture(written)
     assert (printed / "etc/hosts").read_text().startswith(HOSTS)
     assert (
-        tomllib.loads((written / "etc/containerd/certs.d/192.0.2.7:5045/hosts.toml").read_text())["dial_timeout"]
+        tomllib.loads((written / "etc/containerd/certs.d/192.0.2.7:5045/hosts.toml").read_text())["host"][
+            "https://192.0.2.7:5045"
+        ]["dial_timeout"]
         == "2s"
     )
     assert yaml.safe_load((written / "etc/rancher/k3s/registries.yaml").read_text())["mirrors"]["docker.io"]
