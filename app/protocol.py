@@ -5,11 +5,10 @@ from typing import ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.api.exchange import CLIENT
+
 HEADER_BYTES: Final = 64 << 10
 """The largest request line and headers together."""
-
-CLIENT: Final = "edge-registry.client"
-"""The ASGI extension: `gone` is a function that says whether the client has closed its connection."""
 
 READ_BUFFER: Final = 256 << 10
 """Bytes of a body that may wait for the registry before the client is read on."""

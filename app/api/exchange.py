@@ -23,8 +23,9 @@ _COMMON: Final[Headers] = [
 ]
 _DRAINED: Final = 16 << 20
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_CLIENT: Final = "edge-registry.client"
-"""The extension of ASGI by which `app/protocol.py` says that a client has left; servers without it are believed to send."""
+CLIENT: Final = "edge-registry.client"
+"""The extension of ASGI in which `gone` is a function that says whether the client has closed its connection. Where the
+server does not have it, clients are believed to stay."""
 _JSON: Final = (b"content-type", b"application/json")
 
 
@@ -175,7 +176,7 @@ class Exchange:
         """Sends chunks whose total length `headers` announce. Whatever fails from here on cuts the connection."""
         await self._start(status, headers)
         now, renew = asyncio.get_running_loop().time, 0.0
-        gone = self.scope.get("extensions", {}).get(_CLIENT, {}).get("gone")
+        gone = self.scope.get("extensions", {}).get(CLIENT, {}).get("gone")
         try:
             async with asyncio.timeout(None) as patience:
                 async for chunk in chunks:

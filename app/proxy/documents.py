@@ -1,4 +1,4 @@
-"""JSON documents that upstreams send, and the pages they come in."""
+"""What upstreams send: JSON documents, the pages they come in, the digests they are said to have."""
 
 import json
 import re
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from app.oci.errors import ManifestInvalid
+from app.oci.digests import Digest, parse_digest
+from app.oci.errors import DigestInvalid, ManifestInvalid
 from app.oci.manifests import Manifest, parse_manifest
 from app.proxy.client import Reply
 from app.proxy.errors import Portal
@@ -27,6 +28,14 @@ def document(source: Upstream, reply: Reply) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Portal(f"{source.name} answers with something that is no list")
     return found
+
+
+def said_digest(reply: Reply) -> Digest | None:
+    """What an answer says that its content hashes to; None where it says nothing, or nonsense."""
+    try:
+        return parse_digest(reply.headers.get("Docker-Content-Digest", ""))
+    except DigestInvalid:
+        return None
 
 
 def next_page(reply: Reply) -> dict[str, str] | None:

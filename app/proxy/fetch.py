@@ -12,7 +12,7 @@ from typing import Final
 
 from app.oci.errors import DigestInvalid, RegistryError
 from app.proxy.errors import Failing, Missing, Portal, RateLimited, Unreachable, UpstreamError
-from app.proxy.lane import Lane, Turn
+from app.proxy.lane import Turn
 from app.proxy.spool import Origin, Part, Spool, SpoolError
 from app.proxy.upstreams import Upstream
 
@@ -166,7 +166,7 @@ class Fetch:
             try:
                 source.breaker.admit()  # before waiting for a place that stalled transfers may hold
                 async with source.lane.slot(self.turn):
-                    return await self._take(part, source, source.lane)
+                    return await self._take(part, source)
             except UpstreamError as exc:
                 failure = exc if failure is None or isinstance(failure, Missing) else failure
                 if isinstance(exc, RateLimited) and part.written:
@@ -174,15 +174,15 @@ class Fetch:
         assert failure is not None  # noqa: S101  (there is at least one source)
         raise failure
 
-    async def _take(self, part: Part, source: Upstream, lane: Lane) -> bool:
-        name = source.repository(self.origin.name, self._upstream)
+    async def _take(self, part: Part, source: Upstream) -> bool:
+        name = self._upstream.remote(self.origin.name)
         start = part.written if self._ranged else 0
         async with source.client.stream(name, f"blobs/{self.origin.digest}", start=start) as stream:
             self._agree(stream.size, source)
             self._begin()
             skip = part.written - stream.start  # an upstream that ignores Range begins anew
             async for chunk in stream.chunks():
-                await lane.pass_(len(chunk), self.turn)
+                await source.lane.pass_(len(chunk), self.turn)
                 self.pulled += len(chunk)
                 source.pulled(len(chunk))
                 fresh = chunk[skip:] if skip else chunk

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.oci.descriptors import Descriptor
-from app.oci.digests import Digest, is_digest, parse_digest
-from app.oci.errors import BlobUnknown, DigestInvalid, ManifestInvalid, ManifestUnknown, RegistryError
+from app.oci.digests import Digest, is_digest
+from app.oci.errors import BlobUnknown, ManifestInvalid, ManifestUnknown, RegistryError
 from app.oci.manifests import parse_manifest
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.proxy.cache import Cache
+from app.proxy.documents import said_digest
 from app.proxy.errors import UpstreamError
 from app.proxy.failures import meaning
 from app.proxy.manifests import ACCEPT, writer
@@ -36,6 +37,7 @@ _DEPTH: Final = 8
 """Levels of indexes, and signatures of signatures, that are followed."""
 _SIGNATURES: Final = ("sig", "att", "sbom")
 _TICK: Final = 0.5
+_known: Final = translated(tags.read_living)
 
 Progress = Callable[[int, int], None]
 """Told the bytes that came, and the bytes of all that is wanted; twice a second, and at the end."""
@@ -120,9 +122,9 @@ async def _signatures(bucket: Bucket, name: Name, subject: Digest) -> list[Diges
     found = [Digest(item["digest"]) for item in (await ReferrersOf(bucket, name).list(subject, None, None)).descriptors]
     page = await bucket.driver.list(f"{keys.tags(name)}{subject.replace(':', '-', 1)}")
     for listed in page.entries:
-        entry = await tags.read(bucket, name, keys.tagged(listed.key))
-        if entry is not None and await tags.exists(bucket, name, entry):
-            found.append(entry.digest)
+        living = await tags.read_living(bucket, name, keys.tagged(listed.key))
+        if living is not None:
+            found.append(living[0].digest)
     return found
 
 
@@ -195,7 +197,7 @@ async def _resolved(
     tag, name = Tag(reference), repository.name
     known = await _known(cache.bucket, name, tag)
     if known is not None and abs(time.time() - known[1]) < max_age:
-        return known[0], False, True
+        return known[0].digest, False, True
     if known is not None:
         try:
             digest = await upstream.ask(name, lambda source, remote: _head(source, remote, tag))
@@ -206,22 +208,9 @@ async def _resolved(
     return (await repository.manifests.refresh(tag)).digest, False, False
 
 
-@translated
-async def _known(bucket: Bucket, name: Name, tag: Tag) -> tuple[Digest, float] | None:
-    """What a tag named when it was last checked, and when; None unless that manifest is here."""
-    written = await tags.read_written(bucket, name, tag)
-    if written is None or not await tags.exists(bucket, name, written[0]):
-        return None
-    return written[0].digest, written[1]
-
-
 async def _head(source: Upstream, remote: str, tag: Tag) -> Digest | None:
     """What a tag names upstream; None where only a GET can tell. Raises UpstreamError."""
-    reply = await source.client.head(remote, f"manifests/{tag}", ACCEPT)
-    try:
-        return parse_digest(reply.headers.get("Docker-Content-Digest", ""))
-    except DigestInvalid:
-        return None
+    return said_digest(await source.client.head(remote, f"manifests/{tag}", ACCEPT))
 
 
 @translated

@@ -2,18 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from app.oci.digests import Digest, algorithm_of, digest_of, parse_digest
-from app.oci.errors import DigestInvalid, ManifestInvalid, ManifestUnknown, Unsupported
+from app.oci.digests import Digest, algorithm_of, digest_of
+from app.oci.errors import ManifestInvalid, ManifestUnknown, Unsupported
 from app.oci.manifests import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, parse_manifest
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.proxy.cache import Cache
 from app.proxy.client import Reply
-from app.proxy.documents import parsed_manifest
+from app.proxy.documents import parsed_manifest, said_digest
 from app.proxy.errors import Failing, Missing, Portal, Unreachable, UpstreamError
 from app.proxy.failures import meaning
 from app.proxy.upstreams import Upstream
@@ -96,7 +95,7 @@ class ProxiedManifests(Manifests):
 
     async def refresh(self, tag: Tag) -> Entry:
         """Asks the upstream now, whatever is known. Raises as `stat`, also where the tag is only known from before."""
-        known = await self._known(tag)
+        known = await tags.read_living(self._bucket, self._name, tag)
         try:
             return await self._check(tag, known[0] if known else None)
         except UpstreamError as exc:
@@ -104,7 +103,7 @@ class ProxiedManifests(Manifests):
 
     @translated
     async def _current(self, tag: Tag) -> Entry:
-        written = await self._known(tag)
+        written = await tags.read_living(self._bucket, self._name, tag)
         known = written[0] if written else None
         if written is not None:
             self._notes.age = max(0.0, time.time() - written[1])
@@ -129,13 +128,6 @@ class ProxiedManifests(Manifests):
         patterns = self._bucket.settings.immutable_tags
         here = any(fnmatchcase(f"{self._name}:{tag}", pattern) for pattern in patterns)
         return here or self._upstream.immutable(self._name, tag)
-
-    async def _known(self, tag: Tag) -> tuple[Entry, float] | None:
-        """What the tag was when it was last checked, and when; None unless that manifest is here."""
-        written = await tags.read_written(self._bucket, self._name, tag)
-        if written is None or not await tags.exists(self._bucket, self._name, written[0]):
-            return None
-        return written
 
     def _stale(self, tag: Tag, known: Entry | None, failure: UpstreamError) -> Entry:
         """The last known manifest, where the policy allows that for this failure and this age."""
@@ -225,7 +217,7 @@ class ProxiedManifests(Manifests):
     async def _store(self, reply: Reply, digest: Digest | None) -> Entry:
         """Keeps a manifest, byte for byte, once it is known to be what was asked for. Raises Portal, RegistryError."""
         said = f"{self._upstream.name} answers with something that is not this manifest"
-        expected = digest or _digest(reply.headers)
+        expected = digest or said_digest(reply)
         actual = digest_of(reply.body, algorithm_of(expected)) if expected else digest_of(reply.body)
         if expected not in (None, actual):
             raise Portal(said)
@@ -276,11 +268,4 @@ async def _head(source: Upstream, name: str, tag: Tag) -> Digest | Reply | None:
         reply = await source.client.head(name, f"manifests/{tag}", ACCEPT)
     except Failing:
         return None  # some do not answer HEAD at all
-    return reply if reply.body else _digest(reply.headers)
-
-
-def _digest(headers: Mapping[str, str]) -> Digest | None:
-    try:
-        return parse_digest(headers.get("Docker-Content-Digest", ""))
-    except DigestInvalid:
-        return None
+    return reply if reply.body else said_digest(reply)

@@ -140,16 +140,13 @@ class Transfers:
         """The transfer of this blob, begun if there is none. Raises RegistryError when the store fails."""
         fetch = self.running(origin.digest)
         if fetch is None:
-            transfer = await self._begun.join(origin.digest, lambda: self._taken(upstream, origin, urgent))
+            transfer = await self._begun.join(origin.digest, lambda: self._begin(upstream, origin, urgent))
         else:
             transfer = fetch
             self._metrics.joined(upstream.name, "local")
         if urgent and isinstance(transfer, Fetch):
             transfer.turn.hurry()
         return transfer
-
-    async def _taken(self, upstream: Upstream, origin: Origin, urgent: bool) -> Transfer:
-        return await self._begin(upstream, origin, urgent)
 
     @translated
     async def _begin(self, upstream: Upstream, origin: Origin, urgent: bool) -> Transfer:

@@ -63,12 +63,8 @@ class Upstream:
         return f"{self.prefix}/{full}"
 
     def remote(self, name: Name) -> str:
-        """The upstream's own name of a cached repository."""
+        """The upstream's own name of a cached repository; those that stand in for it know it by the same one."""
         return name.removeprefix(f"{self.prefix}/")
-
-    def repository(self, name: Name, of: "Upstream") -> str:
-        """What this upstream would call a cached repository of another one, for which it stands in."""
-        return of.remote(name)
 
     async def ask(self, name: Name, work: Callable[["Upstream", str], Awaitable[T]]) -> T:
         """What `work` brings from this upstream, or from the first of its fallbacks that has it. Raises UpstreamError:
@@ -78,7 +74,7 @@ class Upstream:
         failure: UpstreamError | None = None
         for source in self.sources:
             try:
-                return await work(source, source.repository(name, self))
+                return await work(source, self.remote(name))
             except UpstreamError as exc:
                 failure = exc if failure is None or isinstance(failure, Missing) else failure
         assert failure is not None  # noqa: S101  (there is at least one source)

@@ -1,8 +1,8 @@
 """The one place where a driver's failures become the specification's errors."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from app.oci import errors
 from storage import AccessDenied, ConditionFailed, FenceExpired, StorageError, StoreFull
@@ -11,7 +11,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def translated(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def translated(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Decorates a coroutine function of this room's public surface: it raises RegistryError, never StorageError."""
 
     @wraps(method)

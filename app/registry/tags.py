@@ -55,8 +55,7 @@ class Tags:
         return [name for name, lives in zip(names, alive, strict=True) if lives]
 
     async def _is_alive(self, tag: Tag) -> bool:
-        entry = await read(self._bucket, self._name, tag)
-        return entry is not None and await exists(self._bucket, self._name, entry)
+        return await read_living(self._bucket, self._name, tag) is not None
 
     async def _known(self) -> bool:
         try:
@@ -78,8 +77,13 @@ async def read_written(bucket: Bucket, name: Name, tag: Tag) -> tuple[Entry, flo
         body = (await bucket.driver.get(keys.tag(name, tag))).data
     except NotFound:
         return None
-    entry = _parsed(body)
-    return None if entry is None else (entry, float(json.loads(body)["time"]))
+    return _parsed(body)
+
+
+async def read_living(bucket: Bucket, name: Name, tag: Tag) -> tuple[Entry, float] | None:
+    """As `read_written`; None where the manifest that the tag names is not here any more."""
+    written = await read_written(bucket, name, tag)
+    return written if written is not None and await exists(bucket, name, written[0]) else None
 
 
 async def write(bucket: Bucket, name: Name, tag: Tag, entry: Entry, by: str | None) -> None:
@@ -116,7 +120,7 @@ async def _condition(bucket: Bucket, name: Name, tag: Tag, entry: Entry) -> Cond
     except NotFound:
         return Absent()
     now = _parsed(found.data)
-    if now is not None and now.digest != entry.digest and await exists(bucket, name, now):
+    if now is not None and now[0].digest != entry.digest and await exists(bucket, name, now[0]):
         raise Denied("the tag is immutable", detail={"tag": tag})
     return Version(found.version)
 
@@ -130,9 +134,10 @@ async def exists(bucket: Bucket, name: Name, entry: Entry) -> bool:
     return True
 
 
-def _parsed(body: bytes) -> Entry | None:
-    """None for the empty object that a policy leaves in place of a tag."""
+def _parsed(body: bytes) -> tuple[Entry, float] | None:
+    """What a tag names, and when it was written; None for the empty object that a policy leaves in place of a tag."""
     if not body:
         return None
     fields: dict[str, Any] = json.loads(body)
-    return Entry(Digest(fields["digest"]), fields["nonce"], fields["mediaType"], fields["size"])
+    entry = Entry(Digest(fields["digest"]), fields["nonce"], fields["mediaType"], fields["size"])
+    return entry, float(fields["time"])
