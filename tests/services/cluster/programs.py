@@ -12,11 +12,11 @@ BUILT: Final = (
 )
 INSTALLED: Final = ("etcd", "containerd", "ctr", "runc", "iptables", "conntrack", "ip", "nsenter", "unshare")
 PLUGINS: Final = Path("/usr/lib/cni")
-VARIABLE: Final = "EDGE_REGISTRY_CLUSTER_BIN"
+VARIABLE: Final = "CLUSTER_BIN"
 
 
 def built_folder() -> Path:
-    """Where `build.sh` put its programs: what EDGE_REGISTRY_CLUSTER_BIN names, else .cache/cluster of the checkout,
+    """Where `build.sh` put its programs: what CLUSTER_BIN names, else .cache/cluster of the checkout,
     else ~/.cache/edge-registry/cluster."""
     if named := os.environ.get(VARIABLE):
         return Path(named)
