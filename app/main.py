@@ -19,10 +19,10 @@ from app.auth.access import Access
 from app.auth.authenticator import Authenticator
 from app.auth.users import Users
 from app.errors import StartError
-from app.proxy.leases import Leases
 from app.proxy.pins import Pins
 from app.proxy.proxy import Proxy, open_proxy
 from app.registry.bucket import Bucket
+from app.registry.leases import Leases
 from app.registry.lifetimes import scaled
 from app.registry.registry import Registry
 from app.settings import Listener, Settings

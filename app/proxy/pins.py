@@ -16,7 +16,6 @@ from app.oci.names import Name, parse_name
 from app.oci.references import Tag, parse_reference
 from app.proxy.cache import Cache
 from app.proxy.images import EVERY, Progress, Survey, bring, outline, survey
-from app.proxy.leases import Leases, Other
 from app.proxy.repository import ProxiedRepository
 from app.proxy.selection import Selection, Selector
 from app.proxy.upstreams import Upstream
@@ -24,6 +23,8 @@ from app.quantities import size_text
 from app.registry import keys, tags
 from app.registry.bucket import side_by_side
 from app.registry.failures import translated
+from app.registry.leases import Leases, Other
+from app.registry.listing import every
 from app.registry.registry import Registry
 from storage import NotFound, StorageError
 
@@ -105,12 +106,8 @@ class Pins:
     @translated
     async def all(self) -> list[Pin]:
         """Every pin, in the order of their references. Raises Unavailable, also where one cannot be read."""
-        found: list[str] = []
-        after, more = "", True
-        while more:
-            page = await self._driver.list(keys.PINS, after=after)
-            found += [entry.key for entry in page.entries if not entry.key.endswith(_MEANT)]
-            more, after = page.more, page.entries[-1].key if page.entries else ""
+        listed = [entry.key async for entry in every(self._driver, keys.PINS)]
+        found = [key for key in listed if not key.endswith(_MEANT)]
         pins = map(_pin, await side_by_side(self._document, found))
         return sorted((pin for pin in pins if pin is not None), key=lambda pin: pin.reference)
 

@@ -11,7 +11,6 @@ from app.oci.names import Name
 from app.proxy.cache import Cache
 from app.proxy.errors import UpstreamError
 from app.proxy.eviction import Evictor, Signs
-from app.proxy.leases import Leases, Other
 from app.proxy.manifests import writer
 from app.proxy.peers import Peers
 from app.proxy.pins import Pins
@@ -25,6 +24,7 @@ from app.proxy.transfers import Lent, Note, Transfers
 from app.proxy.upstreams import Report, Upstream, link_fallbacks
 from app.registry import keys
 from app.registry.bucket import Bucket
+from app.registry.leases import Leases, Other
 from app.telemetry.upstreams import UpstreamMetrics
 from storage import StorageError
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Seque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
-from typing import Final
 
 from app.oci.digests import Digest
 from app.oci.errors import ManifestInvalid
@@ -15,10 +14,9 @@ from app.oci.names import Name
 from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Copy, Entry
+from app.registry.listing import every
 from app.registry.stored import read_manifest
 from storage import Corrupt, Driver, Entry as Listed, NotFound
-
-_ROOT: Final = "repositories/"
 
 
 @dataclass(slots=True)
@@ -42,14 +40,14 @@ class Shelf:
             self._place(listed)
 
     def _place(self, listed: Listed) -> None:
-        kind, _, rest = listed.key[len(_ROOT) + len(self.name) + 2 :].partition("/")
+        kind = keys.placed(listed.key)[1]
         if kind == "blobs":
-            self.links.setdefault(_digest(rest), []).append((keys.copy_of(listed.key), listed.modified))
+            self.links.setdefault(keys.digest_below(listed.key), []).append((keys.copy_of(listed.key), listed.modified))
         elif kind == "manifests":
             entry = keys.entry_of(listed.key, listed.size)
             self.manifests.setdefault(entry.digest, []).append((entry, listed.modified))
         elif kind == "pulls":
-            self.pulls[_digest(rest)] = listed.modified
+            self.pulls[keys.digest_below(listed.key)] = listed.modified
         elif kind == "tags" and listed.size:
             self.tags.append(listed.key)
         elif kind == "referrers":
@@ -105,7 +103,7 @@ class Shelf:
         """These manifests, all that they name, and what refers to any of them, such as signatures."""
         referring: dict[Digest, list[Digest]] = {}
         for key, _ in self.referrers:
-            referring.setdefault(_subject(key), []).append(keys.referring(key)[0])
+            referring.setdefault(keys.digest_below(key), []).append(keys.referring(key)[0])
         found: set[Digest] = set()
         rest = [digest for digest in roots if digest in self.manifests]
         while rest:
@@ -167,32 +165,18 @@ async def shelves(driver: Driver, prefix: str) -> AsyncIterator[Shelf]:
 
     Raises StorageError where the store fails.
     """
-    folder = f"{_ROOT}{prefix}/"
     shelf: Shelf | None = None
-    after, more = "", True
-    while more:
-        page = await driver.list(folder, after=after)
-        for listed in page.entries:
-            name = Name(listed.key[len(_ROOT) :].partition("/_")[0])
-            if name == prefix:
-                continue  # somebody's own repository of that name
-            if shelf is None or shelf.name != name:
-                if shelf is not None:
-                    yield shelf
-                shelf = Shelf(name)
-            shelf.place(listed)
-        more, after = page.more, page.entries[-1].key if page.entries else ""
+    async for listed in every(driver, keys.repositories(prefix)):
+        try:
+            name = keys.placed(listed.key)[0]
+        except ValueError:
+            continue
+        if name == prefix:
+            continue  # somebody's own repository of that name
+        if shelf is None or shelf.name != name:
+            if shelf is not None:
+                yield shelf
+            shelf = Shelf(name)
+        shelf.place(listed)
     if shelf is not None:
         yield shelf
-
-
-def _digest(rest: str) -> Digest:
-    """The digest of `<alg>/<hex>` and whatever follows."""
-    algorithm, hexadecimal = rest.split("/", 2)[:2]
-    return Digest(f"{algorithm}:{hexadecimal}")
-
-
-def _subject(key: str) -> Digest:
-    """The subject that a referrer's key names."""
-    algorithm, hexadecimal = key.rsplit("/", 3)[1:3]
-    return Digest(f"{algorithm}:{hexadecimal}")

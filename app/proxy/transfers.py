@@ -16,7 +16,6 @@ from app.proxy.errors import Unreachable, UpstreamError
 from app.proxy.fetch import Ended, Fetch
 from app.proxy.flights import Flights
 from app.proxy.following import Following, Stored, Transfer
-from app.proxy.leases import Leases, Other
 from app.proxy.peers import PeerGone, Peers, PeerTransfer
 from app.proxy.spool import Origin, Spool
 from app.proxy.upstreams import Upstream
@@ -24,6 +23,7 @@ from app.registry import keys
 from app.registry.blobs import Blob
 from app.registry.bucket import Bucket
 from app.registry.failures import translated
+from app.registry.leases import Leases, Other
 from app.registry.publishing import adopt, holding
 from app.registry.registry import Repository
 from app.telemetry.upstreams import UpstreamMetrics

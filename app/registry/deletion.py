@@ -11,6 +11,7 @@ from app.oci.names import Name
 from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Copy, Entry
+from app.registry.listing import every
 from app.registry.publishing import unbind
 from app.registry.stored import read_manifest
 from storage import NotFound
@@ -52,7 +53,8 @@ async def _intended(bucket: Bucket, copies: Collection[Copy]) -> bool:
             return False  # expired, whatever the clocks: its publication can no longer happen (model: expire_intents)
         return not wanted.isdisjoint(json.loads(found.data)["copies"])
 
-    return any(await side_by_side(names_one, await _every(bucket, keys.INTENTS)))
+    intents = [entry.key async for entry in every(bucket.driver, keys.INTENTS)]
+    return any(await side_by_side(names_one, intents))
 
 
 async def _named(bucket: Bucket, name: Name, digest: Digest) -> bool:
@@ -60,7 +62,7 @@ async def _named(bucket: Bucket, name: Name, digest: Digest) -> bool:
         entry = keys.entry_of(key, 0)
         return digest in await _digests(bucket, name, entry)
 
-    found = await _every(bucket, keys.manifests(name))
+    found = [entry.key async for entry in every(bucket.driver, keys.manifests(name))]
     return any(await side_by_side(names_it, found))
 
 
@@ -73,13 +75,3 @@ async def _digests(bucket: Bucket, name: Name, entry: Entry) -> set[str]:
         return digests_named(data)
     except ManifestInvalid as exc:
         raise Unavailable("a stored manifest cannot be read: nothing is deleted") from exc
-
-
-async def _every(bucket: Bucket, prefix: str) -> list[str]:
-    found: list[str] = []
-    more, after = True, ""
-    while more:
-        page = await bucket.driver.list(prefix, after=after)
-        found += [entry.key for entry in page.entries]
-        more, after = page.more, found[-1] if found else ""
-    return found

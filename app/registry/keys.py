@@ -3,6 +3,7 @@
 ::
 
     data/<uuid>                                                   bytes of one copy of a blob; written once
+    [<root>/]docker/registry/v2/blobs/<alg>/<xx>/<hex>/data       bytes that CNCF Distribution wrote: only ever read
     repositories/<R>/_blobs/<alg>/<hex>/<uuid>.<size>             a link: R holds this blob, and there are its bytes
     blobs/<alg>/<hex>/<uuid>.<size>/<R escaped>                   derived from links, written before them
     repositories/<R>/_manifests/<alg>/<hex>/<nonce>.<media type>  manifest bytes, exact
@@ -18,7 +19,8 @@
     upkeep/pins/<hash>, .../<hash>.images                         what is kept here, whole and fresh; what its globs meant
     upkeep/tombstones/<uuid>/<R escaped, or !>                    a copy (or one link to it) about to be deleted
 
-Names map to keys one to one, no key is a folder of another, and what is paged lies flat in one folder: MinIO drops keys
+The copy `adopted![<root>!]<alg>!<hex>` is one that Distribution wrote, where it lies: its links and tombstones go, its bytes
+never do. Names map to keys one to one, no key is a folder of another, and what is paged lies flat in one folder: MinIO drops keys
 from a page that begins inside a folder beside others whose names begin with its own. A name is used once; only tags,
 `uploads/<id>/state` and the derived keys are written again.
 """
@@ -32,12 +34,20 @@ from app.oci.manifests import MINIO_FOLDER
 from app.oci.names import Name
 from app.oci.references import Tag
 
+DATA: Final = "data/"
+HOLDERS: Final = "blobs/"
+REPOSITORIES: Final = "repositories/"
+UPLOADS: Final = "uploads/"
 CATALOG: Final = "catalog/"
 INTENTS: Final = "upkeep/intents/"
 TOMBSTONES: Final = "upkeep/tombstones/"
 SIGNING_KEYS: Final = "upkeep/keys/"
 LEASES: Final = "upkeep/leases/"
 PINS: Final = "upkeep/pins/"
+REPORTS: Final = "upkeep/reports/"
+DISTRIBUTION: Final = "docker/registry/v2/"
+"""What CNCF Distribution's storage driver keeps, below its root directory."""
+_ADOPTED: Final = "adopted"
 _SHIELD: Final = "!"
 """Ends the key of a tag that MinIO would otherwise list as a folder."""
 _FLAT: Final = str.maketrans("-./", "+,-")
@@ -49,10 +59,15 @@ EVERYWHERE: Final = "!"
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One physical copy of a blob: its bytes are `data/<uuid>`, `size` of them."""
+    """One physical copy of a blob: its bytes are `data(uuid)`, `size` of them."""
 
     uuid: str
     size: int
+
+    @property
+    def adopted(self) -> bool:
+        """Whether CNCF Distribution wrote the bytes: they lie in its layout, and are never deleted from here."""
+        return self.uuid.startswith(f"{_ADOPTED}!")
 
     @property
     def name(self) -> str:
@@ -75,12 +90,48 @@ def fresh() -> str:
     return secrets.token_hex(16)
 
 
+def adopted(digest: Digest, size: int, root: str = "") -> Copy:
+    """The copy that CNCF Distribution wrote below the folder `root` (its `rootdirectory`; no slash at either end)."""
+    algorithm, _, hexadecimal = digest.partition(":")
+    return Copy("!".join([_ADOPTED, *(root.split("/") if root else []), algorithm, hexadecimal]), size)
+
+
 def data(uuid: str) -> str:
-    return f"data/{uuid}"
+    """The key of a copy's bytes."""
+    kind, *root, algorithm, hexadecimal = uuid.split("!") if uuid.startswith(f"{_ADOPTED}!") else ("", "", "")
+    if not kind:
+        return f"{DATA}{uuid}"
+    return "/".join([*root, f"{DISTRIBUTION}blobs/{algorithm}/{hexadecimal[:2]}/{hexadecimal}/data"])
+
+
+def repositories(first: str) -> str:
+    """The folder of the repositories whose first segment is `first`."""
+    return f"{REPOSITORIES}{first}/"
+
+
+def placed(key: str) -> tuple[Name, str]:
+    """The repository whose folder a key below REPOSITORIES lies in, and which of its folders: `blobs`, `tags`, ...
+
+    Raises ValueError for a key that is not of the registry's making.
+    """
+    name, found, rest = key.removeprefix(REPOSITORIES).partition("/_")
+    if not found:
+        raise ValueError(key)
+    return Name(name), rest.partition("/")[0]
+
+
+def digest_below(key: str) -> Digest:
+    """The digest whose folder a key below one of a repository's folders, or below HOLDERS, lies in.
+
+    Raises ValueError or IndexError for a key that is not of the registry's making.
+    """
+    rest = key.partition("/_")[2] if key.startswith(REPOSITORIES) else key
+    algorithm, hexadecimal = rest.split("/", 3)[1:3]
+    return Digest(f"{algorithm}:{hexadecimal}")
 
 
 def links(name: Name, digest: Digest) -> str:
-    return f"repositories/{name}/_blobs/{_folder(digest)}/"
+    return f"{REPOSITORIES}{name}/_blobs/{_folder(digest)}/"
 
 
 def link(name: Name, digest: Digest, copy: Copy) -> str:
@@ -89,12 +140,12 @@ def link(name: Name, digest: Digest, copy: Copy) -> str:
 
 def copy_of(link_key: str) -> Copy:
     """The copy that a link's key, or a holder's folder, names."""
-    uuid, _, size = link_key.rpartition("/")[2].partition(".")
+    uuid, _, size = link_key.rpartition("/")[2].rpartition(".")
     return Copy(uuid, int(size))
 
 
 def holders(digest: Digest) -> str:
-    return f"blobs/{_folder(digest)}/"
+    return f"{HOLDERS}{_folder(digest)}/"
 
 
 def holder(digest: Digest, copy: Copy, name: Name) -> str:
@@ -109,7 +160,7 @@ def holding(key: str) -> tuple[Copy, Name]:
 
 def manifests(name: Name, digest: Digest | None = None) -> str:
     folder = f"{_folder(digest)}/" if digest else ""
-    return f"repositories/{name}/_manifests/{folder}"
+    return f"{REPOSITORIES}{name}/_manifests/{folder}"
 
 
 def manifest(name: Name, entry: Entry) -> str:
@@ -124,7 +175,7 @@ def entry_of(key: str, size: int) -> Entry:
 
 
 def tags(name: Name) -> str:
-    return f"repositories/{name}/_tags/"
+    return f"{REPOSITORIES}{name}/_tags/"
 
 
 def tag(name: Name, tag: Tag) -> str:
@@ -137,7 +188,7 @@ def tagged(key: str) -> Tag:
 
 
 def referrers(name: Name, subject: Digest) -> str:
-    return f"repositories/{name}/_referrers/{_folder(subject)}/"
+    return f"{REPOSITORIES}{name}/_referrers/{_folder(subject)}/"
 
 
 def referrer(name: Name, subject: Digest, digest: Digest, nonce: str) -> str:
@@ -152,7 +203,7 @@ def referring(key: str) -> tuple[Digest, str]:
 
 def pull(name: Name, digest: Digest) -> str:
     """The key whose age says when this manifest was last pulled."""
-    return f"repositories/{name}/_pulls/{_folder(digest)}"
+    return f"{REPOSITORIES}{name}/_pulls/{_folder(digest)}"
 
 
 def fetch_lease(digest: Digest) -> str:
@@ -161,7 +212,7 @@ def fetch_lease(digest: Digest) -> str:
 
 
 def deletions(name: Name) -> str:
-    return f"repositories/{name}/_deletions/"
+    return f"{REPOSITORIES}{name}/_deletions/"
 
 
 def catalog(name: Name) -> str:
@@ -175,7 +226,7 @@ def catalogued(key: str) -> Name:
 
 def upload(upload_id: str) -> str:
     """The folder of an upload: the scratch of its writer."""
-    return f"uploads/{upload_id}/"
+    return f"{UPLOADS}{upload_id}/"
 
 
 def upload_state(upload_id: str) -> str:

@@ -20,10 +20,10 @@ from app.oci.errors import (
     Unavailable,
 )
 from app.proxy.eviction import Evictor, Signs
-from app.proxy.leases import Leases, Other
 from app.proxy.manifests import writer
 from app.proxy.pins import Pin, own_platform
 from app.registry import keys
+from app.registry.leases import Leases, Other
 from storage import NotFound
 from storage.memory import MemoryDriver
 from tests.proxy.pinning import Here, eventually, named, opened

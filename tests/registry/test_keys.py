@@ -2,9 +2,10 @@
 
 import itertools
 
+import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from app.oci.digests import Digest
+from app.oci.digests import Digest, digest_of
 from app.oci.manifests import parse_media_type
 from app.oci.names import MAX_LENGTH, Name
 from app.oci.references import Tag
@@ -116,3 +117,34 @@ def test_one_repositorys_prefix_never_lists_anothers(name: Name, other: Name, di
 
 def test_a_fresh_name_is_never_used_twice() -> None:
     assert len({keys.fresh() for _ in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize("root", ["", "images", "a/b.c"])
+def test_a_copy_that_distribution_wrote_says_where_it_lies(root: str) -> None:
+    digest = digest_of(b"layer")
+    hexadecimal = digest.partition(":")[2]
+    copy = keys.adopted(digest, 5, root)
+    folder = f"{root}/" if root else ""
+
+    assert copy.adopted
+    assert keys.data(copy.uuid) == f"{folder}docker/registry/v2/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"
+    assert keys.copy_of(keys.link(Name("team/app"), digest, copy)) == copy
+    assert keys.holding(keys.holder(digest, copy, Name("team/app"))) == (copy, Name("team/app"))
+    check_key(keys.tombstone(copy, keys.EVERYWHERE))
+
+
+def test_a_copy_of_our_own_is_not_adopted() -> None:
+    copy = Copy(keys.fresh(), 5)
+    assert not copy.adopted
+    assert keys.data(copy.uuid) == f"data/{copy.uuid}"
+
+
+def test_a_key_says_where_it_lies() -> None:
+    name, digest = Name("a/b"), digest_of(b"layer")
+    assert keys.placed(keys.link(name, digest, Copy(keys.fresh(), 5))) == (name, "blobs")
+    assert keys.placed(keys.tag(name, Tag("v1"))) == (name, "tags")
+    assert keys.digest_below(keys.link(name, digest, Copy(keys.fresh(), 5))) == digest
+    assert keys.digest_below(keys.holder(digest, Copy(keys.fresh(), 5), name)) == digest
+    assert keys.digest_below(keys.referrer(name, digest, digest_of(b"signature"), keys.fresh())) == digest
+    with pytest.raises(ValueError, match="foreign"):
+        keys.placed("repositories/foreign")

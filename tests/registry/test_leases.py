@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.proxy.leases import Held, Leases, Other
+from app.registry.leases import Held, Leases, Other
 from storage import Driver, NotFound, Unavailable
 from storage.driver import Condition, Fence
 from storage.filesystem import FilesystemDriver
@@ -270,7 +270,7 @@ async def test_what_is_no_lease_dies_like_one(body: bytes) -> None:
 
 
 async def test_waiting_for_many_leases_keeps_memory_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.proxy.leases._REMEMBERED", 3)
+    monkeypatch.setattr("app.registry.leases._REMEMBERED", 3)
     driver = MemoryDriver()
     owner, waiter = (Leases(driver, supported=True) for _ in range(2))
     for number in range(10):

@@ -1,0 +1,57 @@
+"""The store, and where wanted the upstreams, opened for one command of those who look after them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from app import configuration
+from app.cli import options
+from app.cli.output import Failure
+from app.errors import StartError
+from app.oci.errors import RegistryError
+
+if TYPE_CHECKING:
+    from app.proxy.proxy import Proxy
+    from app.registry.bucket import Bucket
+    from app.settings import Settings
+    from app.telemetry.logs import Log
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a command works on; `proxy` is None where no upstream is configured, or none was asked for."""
+
+    settings: "Settings"
+    bucket: "Bucket"
+    proxy: "Proxy | None"
+    log: "Log"
+
+
+def on_store(config: Path | None, work: Callable[[Opened], Awaitable[T]], *, upstreams: bool = False) -> T:
+    """Runs `work` on the store of the configuration, in an event loop of its own; only errors are logged.
+
+    Raises StartError, also for storage.driver memory, and Failure.
+    """
+    settings = configuration.resolve(options.read(config).settings)
+    if settings.storage.driver == "memory":
+        raise StartError("storage.driver is memory, which no other process sees: there is nothing to work on")
+    from app.main import open_bucket, open_proxy_of  # `--help` need not wait for the web framework
+    from app.telemetry.logs import open_log
+    from app.telemetry.metrics import Metrics
+
+    async def run() -> T:
+        metrics, log = Metrics(), open_log("error", settings.log.format)
+        async with open_bucket(settings, metrics, log) as bucket:
+            if not upstreams:
+                return await work(Opened(settings, bucket, None, log))
+            async with open_proxy_of(settings, bucket, metrics, log, alone=True) as proxy:
+                return await work(Opened(settings, bucket, proxy, log))
+
+    try:
+        return asyncio.run(run())
+    except RegistryError as error:
+        raise Failure(error.message) from error
