@@ -3,17 +3,28 @@
 import argparse
 import contextlib
 import signal
+import sys
 from pathlib import Path
 
 from tests.services.cluster import Cluster
-from tests.services.cluster.programs import missing
+from tests.services.cluster.programs import barred, built_folder, missing
 
 
 def main() -> None:
     """Starts it, prints how to reach it, and takes everything back at SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m tests.services.cluster", description=__doc__)
-    parser.add_argument("folder", type=Path, help="for its files and logs; new, and not below /var, /run or /etc")
-    folder: Path = parser.parse_args().folder
+    parser.add_argument("folder", type=Path, nargs="?", help="for its files and logs; not below /var, /run or /etc")
+    parser.add_argument("--check", action="store_true", help="only say whether the kernel of this machine can run one")
+    parser.add_argument("--programs", action="store_true", help="only print the folder of the programs to build")
+    given = parser.parse_args()
+    if given.check:
+        sys.exit(barred())
+    if given.programs:
+        print(built_folder())
+        return
+    folder: Path | None = given.folder
+    if folder is None:
+        parser.error("a folder is wanted")
     if reason := missing():
         parser.error(reason)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -7,6 +7,14 @@ target=${1:?usage: build.sh FOLDER}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 mkdir -p "$target"
 target=$(cd "$target" && pwd)
+# One at a time: a second one waits, and finds everything done.
+exec 9>"$target/.lock"
+flock 9
+# What is half built is not there yet.
+new=$target/.new
+rm -rf "$new"
+mkdir "$new"
+trap 'rm -rf "$new"' EXIT
 programs=(kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet)
 # Nothing here is worth slowing down what else runs on the machine.
 gentle=(nice -n 5)
@@ -16,14 +24,15 @@ for name in "${programs[@]}"; do
   if [ ! -x "$target/$name" ]; then wanted+=("k8s.io/kubernetes/cmd/$name"); fi
 done
 if [ ${#wanted[@]} -gt 0 ]; then
-  (cd "$here" && "${gentle[@]}" go build -ldflags "-s -w" -o "$target/" "${wanted[@]}")
+  (cd "$here" && "${gentle[@]}" go build -ldflags "-s -w" -o "$new/" "${wanted[@]}")
 fi
 if [ ! -x "$target/coredns" ]; then
-  (cd "$here/dns" && "${gentle[@]}" go build -ldflags "-s -w" -o "$target/coredns" .)
+  (cd "$here/dns" && "${gentle[@]}" go build -ldflags "-s -w" -o "$new/coredns" .)
 fi
 for name in pause hello; do
-  if [ ! -x "$target/$name" ]; then gcc -static -Os -s -Wall -o "$target/$name" "$here/$name.c"; fi
+  if [ ! -x "$target/$name" ]; then gcc -static -Os -s -Wall -o "$new/$name" "$here/$name.c"; fi
 done
+find "$new" -type f -exec mv -t "$target" {} +
 
 # The optional objects of the chart, as their projects define them: module, then files.
 definitions() {

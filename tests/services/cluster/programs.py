@@ -1,6 +1,9 @@
-"""The programs of the cluster: where they are, and which are missing."""
+"""What a cluster needs of this machine: the programs and where they are, and what the kernel must allow."""
 
+import contextlib
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +16,11 @@ BUILT: Final = (
 INSTALLED: Final = ("etcd", "containerd", "ctr", "runc", "iptables", "conntrack", "ip", "nsenter", "unshare")
 PLUGINS: Final = Path("/usr/lib/cni")
 VARIABLE: Final = "CLUSTER_BIN"
+CGROUPS: Final = Path("/sys/fs/cgroup")
+TRIAL: Final = (
+    *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec"),
+    "mount --make-rprivate / && mount -t tmpfs tmpfs /srv && ip link add one type veth peer name other",
+)
 
 
 def built_folder() -> Path:
@@ -22,6 +30,25 @@ def built_folder() -> Path:
         return Path(named)
     places = (CHECKOUT / ".cache/cluster", Path.home() / ".cache/edge-registry/cluster")
     return next((place for place in places if (place / "kubelet").exists()), places[0])
+
+
+def barred() -> str | None:
+    """Why this machine cannot run a cluster, whatever is installed, in one sentence; None where it can."""
+    if os.geteuid() != 0:
+        return "not root: a cluster cannot be started"
+    environment = os.environ | {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
+    done = subprocess.run(TRIAL, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        return f"no namespaces with mounts and cables of their own can be made here: {done.stderr.strip()}"
+    for hierarchy in _hierarchies():
+        group = hierarchy / f"edge-registry-trial-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError as exc:
+            return f"no control groups can be made here: {exc}"
+        with contextlib.suppress(OSError):
+            group.rmdir()
+    return None
 
 
 def missing() -> str | None:
@@ -35,7 +62,7 @@ def missing() -> str | None:
     absent = [name for name in BUILT if not os.access(folder / name, os.X_OK)]
     if absent:
         return f"{folder} lacks {', '.join(absent)}: run tests/services/cluster/build.sh {folder}"
-    return None
+    return barred()
 
 
 def built(name: str) -> str:
@@ -48,3 +75,11 @@ def installed(name: str) -> str:
     found = find_program(name)
     assert found is not None, f"{name} is not installed"
     return str(found)
+
+
+def _hierarchies() -> Iterator[Path]:
+    """The roots of control groups: the one of version 2, or those of version 1 that containers are limited by."""
+    if (CGROUPS / "cgroup.controllers").exists():
+        yield CGROUPS
+        return
+    yield from (CGROUPS / name for name in ("cpu", "memory", "pids", "devices"))
