@@ -14,10 +14,14 @@
     catalog/<R in one segment>                                    one key a repository
     uploads/<id>/state, .../piece-*, .../multipart-*              an upload that needs memory
     upkeep/keys/<random>                                          secrets that sign upload locations
+    upkeep/adoptions/<root, or !>/<R>/_manifests/<alg>/<hex>      empty: this manifest was taken over from Distribution
+    upkeep/adoptions/<root, or !>/<R>/_tags/<tag>/<version>       empty: this tag was, when its link there was of that version
+    upkeep/adoptions/<root, or !>/_decayed/<alg>/<hex>/<version>  empty: those bytes do not hash to their digest
     upkeep/intents/<random>                                       copies that a publication is about to need
     upkeep/leases/<name>                                          which replica does something alone, and where it is
     upkeep/pins/<hash>, .../<hash>.images                         what is kept here, whole and fresh; what its globs meant
     upkeep/tombstones/<uuid>/<R escaped, or !>                    a copy (or one link to it) about to be deleted
+    upkeep/quarantine/<uuid, or nonce.media type>                 bytes that are not what their key says: why, or themselves
 
 The copy `adopted![<root>!]<alg>!<hex>` is one that Distribution wrote, where it lies: its links and tombstones go, its bytes
 never do. Names map to keys one to one, no key is a folder of another, and what is paged lies flat in one folder: MinIO drops keys
@@ -45,6 +49,8 @@ SIGNING_KEYS: Final = "upkeep/keys/"
 LEASES: Final = "upkeep/leases/"
 PINS: Final = "upkeep/pins/"
 REPORTS: Final = "upkeep/reports/"
+QUARANTINE: Final = "upkeep/quarantine/"
+ADOPTIONS: Final = "upkeep/adoptions/"
 DISTRIBUTION: Final = "docker/registry/v2/"
 """What CNCF Distribution's storage driver keeps, below its root directory."""
 _ADOPTED: Final = "adopted"
@@ -102,6 +108,40 @@ def data(uuid: str) -> str:
     if not kind:
         return f"{DATA}{uuid}"
     return "/".join([*root, f"{DISTRIBUTION}blobs/{algorithm}/{hexadecimal[:2]}/{hexadecimal}/data"])
+
+
+def adoptions(root: str) -> str:
+    """The folder of what is remembered of the takeover of Distribution's layout below the folder `root`."""
+    return f"{ADOPTIONS}{root.replace('/', '!') or '!'}/"
+
+
+def adopted_manifest(root: str, name: Name, digest: Digest) -> str:
+    """The key that says that this manifest was taken over once, whatever became of it here."""
+    return f"{adoptions(root)}{name}/_manifests/{_folder(digest)}"
+
+
+def adopted_tag(root: str, name: Name, tag: Tag, version: str = "") -> str:
+    """The key that says so of a tag, whose link was then of this version; without one, the folder of all versions."""
+    return f"{adoptions(root)}{name}/_tags/{tag}{_SHIELD if tag.endswith(MINIO_FOLDER) else ''}/{version}"
+
+
+def adoption(key: str) -> tuple[Name, Digest | Tag, str]:
+    """The repository, the manifest or tag, and the version ("" of a manifest) that such a key names."""
+    name, _, rest = key.removeprefix(ADOPTIONS).partition("/")[2].partition("/_")
+    kind, *parts = rest.split("/")
+    if kind == "manifests":
+        return Name(name), Digest(":".join(parts)), ""
+    return Name(name), Tag(parts[0].removesuffix(_SHIELD)), parts[1]
+
+
+def decayed(root: str, digest: Digest, version: str) -> str:
+    """The key that says that the adopted bytes, in this version, do not hash to their digest."""
+    return f"{decays(root)}{_folder(digest)}/{version}"
+
+
+def decays(root: str) -> str:
+    """The folder of these keys. No repository's name begins with its underscore."""
+    return f"{adoptions(root)}_decayed/"
 
 
 def repositories(first: str) -> str:
@@ -240,6 +280,16 @@ def tombstones(copy: Copy) -> str:
 def tombstone(copy: Copy, scope: str) -> str:
     """`scope` is an escaped repository name, or EVERYWHERE."""
     return f"{tombstones(copy)}{scope}"
+
+
+def quarantine(copy: Copy) -> str:
+    """The note of a copy whose bytes are not what its links say; nothing links it, and its bytes stay for a while."""
+    return f"{QUARANTINE}{copy.uuid}"
+
+
+def quarantined_manifest(entry: Entry) -> str:
+    """Where the bytes of a manifest are kept that do not hash to its digest."""
+    return f"{QUARANTINE}{entry.nonce}.{entry.media_type.replace('/', ',')}"
 
 
 def escape(name: Name) -> str:
