@@ -70,11 +70,14 @@ class _OnTerminal:
 
 
 class Lines:
-    """A line for each thing that has bytes to come."""
+    """A line for each thing that has bytes to come, which begins with `verb`."""
+
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
 
     def begin(self, title: str) -> Bar:
         """Nothing yet: most things are here."""
-        return _InLog(title)
+        return _InLog(f"{self._verb} {title}")
 
 
 class _InLog:
@@ -84,14 +87,14 @@ class _InLog:
 
     def show(self, come: int, total: int) -> None:
         if total and not self._said:
-            output.note(f"fetching {self._title}: {size_text(total)}")
+            output.note(f"{self._title}: {size_text(total)}")
             self._said = True
 
     def end(self) -> None:
         pass
 
 
-def watching() -> AbstractContextManager[Watching]:
-    """Bars where standard error is a terminal, lines where it is not."""
+def watching(verb: str = "fetching") -> AbstractContextManager[Watching]:
+    """Bars where standard error is a terminal, lines where it is not; what a line says is done to each thing."""
     console: Any = Console(stderr=True)
-    return Bars(console) if console.is_terminal else nullcontext(Lines())
+    return Bars(console) if console.is_terminal else nullcontext(Lines(verb))
