@@ -19,7 +19,10 @@ _LONGEST_SCOPE: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a header is sent: an origin and a repository. `ours`: the upstream itself, which may see its credentials."""
+    """Where a header is sent: an origin and a repository, or "" for the catalog of all.
+
+    `ours`: the upstream itself, which may see its credentials.
+    """
 
     origin: URL
     repository: str
@@ -106,7 +109,7 @@ class Authorization:
 
     def _asked(self, place: Place, challenge: Challenge, credentials: Credentials) -> Asked:
         realm = trusted_realm(challenge.parameters["realm"], place.origin, self._token_hosts, self._name)
-        scope = f"repository:{place.repository}:pull"
+        scope = f"repository:{place.repository}:pull" if place.repository else "registry:catalog:*"
         said = challenge.parameters.get("scope", "")
         # With a login we ask for what we need and nothing else: the token goes to whoever named the scope.
         if credentials.identity == self._nobody.identity and 0 < len(said) <= _LONGEST_SCOPE:

@@ -87,6 +87,10 @@ class UpstreamClient:
             repository = f"library/{repository}"
         return f"{self._prefix}{repository}"
 
+    def listed(self, remote: str) -> str | None:
+        """The opposite of `remote`, for a name of the upstream's catalog; None for one that is not below the path prefix."""
+        return remote.removeprefix(self._prefix) if remote.startswith(self._prefix) else None
+
     async def head(self, repository: str, tail: str, accept: Sequence[str] = ()) -> Reply:
         """HEAD of `manifests/<tag>` or `blobs/<digest>`: a 200 with whatever headers came, which may be few.
 
@@ -110,7 +114,10 @@ class UpstreamClient:
         query: Mapping[str, str] | None = None,
         etag: str | None = None,
     ) -> Reply:
-        """GET of something small: a 200 with its body, or a 304 where `etag` still holds. Above `limit` bytes: Portal."""
+        """GET of something small: a 200 with its body, or a 304 where `etag` still holds. Above `limit` bytes: Portal.
+
+        An empty `repository` means the registry itself, whose `tail` is `_catalog`.
+        """
         headers = _accepting(accept) | ({} if etag is None else {"If-None-Match": etag})
         async with self._asked("GET", repository, tail, headers, query) as response:
             if response.status == 304 and etag is not None:
@@ -204,12 +211,11 @@ class UpstreamClient:
         pause = self._rates.refuses(pull=pull)
         if pause is not None:
             raise RateLimited(f"{self._name} has had too many requests", retry_after=pause)
-        url = URL(f"{self._root}/{self.remote(repository)}/{tail}", encoded=True)
+        remote = self.remote(repository) if repository else ""
+        url = URL("/".join(part for part in (self._root, remote, tail) if part), encoded=True)
         async with AsyncExitStack() as stack:
             try:
-                response = await self._final(
-                    stack, method, self.remote(repository), url.with_query(query) if query else url, headers
-                )
+                response = await self._final(stack, method, remote, url.with_query(query) if query else url, headers)
                 if tail.startswith("manifests/"):
                     self._rates.observe(response.headers)
                 no_head = method == "HEAD" and response.status == _NO_HEAD and tail.startswith("manifests/")
