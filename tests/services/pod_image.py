@@ -28,7 +28,16 @@ PACKAGES: Final = f"{HOME}/{STDLIB.removeprefix('usr/')}/site-packages"
 UNUSED: Final = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "site-packages"}
 """Folders of the standard library that no service imports, and the packages, which are another layer."""
 LIBRARY: Final = re.compile(r"(?:=> )?(/\S+) \(0x")
-COMMAND: Final = b"#!/opt/edge-registry/bin/python3\nimport sys\n\nfrom app.cli import main\n\nsys.exit(main())\n"
+COMMAND: Final = b"""\
+#!/opt/edge-registry/bin/python3
+import sys
+
+from app.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+"""As pip writes it: workers import it again, and must not start a registry each."""
 AUTHORITIES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 IMAGE: Final = f"edge-registry:{tomllib.loads((CHECKOUT / 'pyproject.toml').read_text())['project']['version']}"
 """As the chart names it."""
