@@ -16,7 +16,6 @@
     upkeep/keys/<random>                                          secrets that sign upload locations
     upkeep/adoptions/<root, or !>/<R>/_manifests/<alg>/<hex>      empty: this manifest was taken over from Distribution
     upkeep/adoptions/<root, or !>/<R>/_tags/<tag>/<version>       empty: this tag was, when its link there was of that version
-    upkeep/adoptions/<root, or !>/_decayed/<alg>/<hex>/<version>  empty: those bytes do not hash to their digest
     upkeep/intents/<random>                                       copies that a publication is about to need
     upkeep/leases/<name>                                          which replica does something alone, and where it is
     upkeep/pins/<hash>, .../<hash>.images                         what is kept here, whole and fresh; what its globs meant
@@ -134,16 +133,6 @@ def adoption(key: str) -> tuple[Name, Digest | Tag, str]:
     return Name(name), Tag(parts[0].removesuffix(_SHIELD)), parts[1]
 
 
-def decayed(root: str, digest: Digest, version: str) -> str:
-    """The key that says that the adopted bytes, in this version, do not hash to their digest."""
-    return f"{decays(root)}{_folder(digest)}/{version}"
-
-
-def decays(root: str) -> str:
-    """The folder of these keys. No repository's name begins with its underscore."""
-    return f"{adoptions(root)}_decayed/"
-
-
 def repositories(first: str) -> str:
     """The folder of the repositories whose first segment is `first`."""
     return f"{REPOSITORIES}{first}/"
@@ -170,8 +159,9 @@ def digest_below(key: str) -> Digest:
     return Digest(f"{algorithm}:{hexadecimal}")
 
 
-def links(name: Name, digest: Digest) -> str:
-    return f"{REPOSITORIES}{name}/_blobs/{_folder(digest)}/"
+def links(name: Name, digest: Digest | None = None) -> str:
+    folder = f"{_folder(digest)}/" if digest else ""
+    return f"{REPOSITORIES}{name}/_blobs/{folder}"
 
 
 def link(name: Name, digest: Digest, copy: Copy) -> str:

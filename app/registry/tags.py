@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -15,6 +16,15 @@ from app.registry.bucket import Bucket, side_by_side
 from app.registry.failures import translated
 from app.registry.keys import Entry
 from storage import Absent, Condition, ConditionFailed, Entry as Listed, NotFound, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A tag as it lies in the store. `entry` is None for the empty object that a policy leaves in place of a tag."""
+
+    entry: Entry | None
+    by: str | None
+    version: str
 
 
 class Tags:
@@ -88,21 +98,47 @@ async def read_living(bucket: Bucket, name: Name, tag: Tag) -> tuple[Entry, floa
 
 async def write(bucket: Bucket, name: Name, tag: Tag, entry: Entry, by: str | None) -> None:
     """Points a tag at a manifest that exists. Raises Denied when an immutable tag points elsewhere."""
-    fields = {
-        "digest": entry.digest,
-        "nonce": entry.nonce,
-        "mediaType": entry.media_type,
-        "size": entry.size,
-        "time": round(time.time(), 3),
-        "by": by,
-    }
     condition = await _condition(bucket, name, tag, entry)
     try:
-        await bucket.driver.put(keys.tag(name, tag), json.dumps(fields).encode(), condition=condition)
+        await bucket.driver.put(keys.tag(name, tag), _body(entry, by), condition=condition)
     except ConditionFailed as exc:
         now = await read(bucket, name, tag)
         if now is None or now.digest != entry.digest:
             raise Denied("the tag is immutable", detail={"tag": tag}) from exc
+
+
+async def look(bucket: Bucket, name: Name, tag: Tag) -> Written | None:
+    """The tag with its writer and version; None where there is no object of that name."""
+    try:
+        found = await bucket.driver.get(keys.tag(name, tag))
+    except NotFound:
+        return None
+    parsed = _parsed(found.data)
+    by = json.loads(found.data).get("by") if parsed else None
+    return Written(parsed[0] if parsed else None, by, found.version)
+
+
+async def replace(
+    bucket: Bucket, name: Name, tag: Tag, entry: Entry | None, by: str | None, seen: Written | None
+) -> bool:
+    """Writes a tag only while it is as `look` has seen it, and says whether it was; without an entry, empties it.
+
+    Where the store keeps no conditions it looks once more instead. Raises Denied when an immutable tag points elsewhere.
+    """
+    now = seen.entry if seen else None
+    moves = now is not None and entry is not None and now.digest != entry.digest
+    if moves and now is not None and _is_immutable(bucket, name, tag) and await exists(bucket, name, now):
+        raise Denied("the tag is immutable", detail={"tag": tag})
+    condition: Condition | None = Absent() if seen is None else Version(seen.version)
+    if not bucket.capabilities.conditional_put:
+        if await look(bucket, name, tag) != seen:
+            return False
+        condition = None
+    try:
+        await bucket.driver.put(keys.tag(name, tag), _body(entry, by) if entry else b"", condition=condition)
+    except ConditionFailed:
+        return False
+    return True
 
 
 async def note_deletion(bucket: Bucket, name: Name) -> None:
@@ -113,7 +149,7 @@ async def note_deletion(bucket: Bucket, name: Name) -> None:
 
 async def _condition(bucket: Bucket, name: Name, tag: Tag, entry: Entry) -> Condition | None:
     """What must hold for an immutable tag: it is new, or the manifest that it named is gone."""
-    if not any(fnmatchcase(f"{name}:{tag}", pattern) for pattern in bucket.settings.immutable_tags):
+    if not _is_immutable(bucket, name, tag):
         return None
     try:
         found = await bucket.driver.get(keys.tag(name, tag))
@@ -123,6 +159,22 @@ async def _condition(bucket: Bucket, name: Name, tag: Tag, entry: Entry) -> Cond
     if now is not None and now[0].digest != entry.digest and await exists(bucket, name, now[0]):
         raise Denied("the tag is immutable", detail={"tag": tag})
     return Version(found.version)
+
+
+def _is_immutable(bucket: Bucket, name: Name, tag: Tag) -> bool:
+    return any(fnmatchcase(f"{name}:{tag}", pattern) for pattern in bucket.settings.immutable_tags)
+
+
+def _body(entry: Entry, by: str | None) -> bytes:
+    fields = {
+        "digest": entry.digest,
+        "nonce": entry.nonce,
+        "mediaType": entry.media_type,
+        "size": entry.size,
+        "time": round(time.time(), 3),
+        "by": by,
+    }
+    return json.dumps(fields).encode()
 
 
 async def exists(bucket: Bucket, name: Name, entry: Entry) -> bool:
