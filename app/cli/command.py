@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from app.cli import config, doctor, node_config, node_setup, output, pin, pull_secret, serve, setup, user
+from app.cli import (
+    adopt,
+    config,
+    copy,
+    doctor,
+    export,
+    node_config,
+    node_setup,
+    output,
+    pin,
+    pull_secret,
+    serve,
+    setup,
+    user,
+)
 from app.cli.output import Failure
 from app.errors import StartError
 from storage.errors import StorageError
@@ -95,3 +109,6 @@ _root.command("node-config")(node_config.node_config)
 _root.add_typer(node_setup.commands, name="node-setup")
 _root.command("pull-secret")(pull_secret.pull_secret)
 _root.command("doctor")(doctor.doctor)
+_root.command("export")(export.export)
+_root.command("adopt")(adopt.adopt)
+_root.command("copy")(copy.copy)

@@ -1,0 +1,182 @@
+"""`edge-registry copy`: images of other registries, brought here over the API."""
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from app.cli import options
+from app.cli.lists import named
+from app.cli.opened import Opened, on_store
+from app.errors import StartError
+from app.oci.errors import RegistryError
+
+if TYPE_CHECKING:
+    from app.transfer.selection import Selection
+
+_PLATFORM: Final = re.compile(r"all|[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
+
+
+def copy(  # noqa: PLR0913  (options)
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE", help="Images, repositories, registries, or globs of them.", show_default=False
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="PREFIX",
+            help="Put this before the names here. Without it, names are those of the source without its host.",
+        ),
+    ] = None,
+    as_name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="The name here, for sources in one repository.")
+    ] = None,
+    platform: Annotated[
+        list[str] | None,
+        typer.Option("--platform", metavar="OS/ARCH", help="Such as linux/arm64; repeat it for more. Without it, all."),
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file", metavar="LIST", help="A file of sources, one a line; `#` begins a comment; - is standard input."
+        ),
+    ] = None,
+    no_referrers: Annotated[
+        bool, typer.Option("--no-referrers", help="Leave signatures, attestations and SBOMs where they are.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be copied, and write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    username: Annotated[str | None, typer.Option("--username", metavar="USER", help="Log in to the source.")] = None,
+    password_file: Annotated[
+        str | None,
+        typer.Option("--password-file", metavar="FILE", help="Holds the password; - is standard input."),
+    ] = None,
+    authfile: Annotated[
+        Path | None,
+        typer.Option(
+            "--authfile", metavar="FILE", help="Logins as docker, podman or skopeo wrote them.", show_default=False
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option("--ca", metavar="FILE", help="The authority of the source, besides the system's.")
+    ] = None,
+    cert: Annotated[Path | None, typer.Option("--cert", metavar="FILE", help="Our client certificate.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Its key.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Do not verify the source's certificate.")] = False,
+    plain_http: Annotated[bool, typer.Option("--plain-http", help="The source speaks no TLS.")] = False,
+    token_host: Annotated[
+        list[str] | None,
+        typer.Option("--token-host", metavar="HOST", help="A further host whose token service may see the login."),
+    ] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Follow the source's redirects to private addresses.")
+    ] = False,
+    retries: Annotated[
+        int, typer.Option("--retries", metavar="N", min=0, help="How often what fails for the moment is tried again.")
+    ] = 4,
+    config: options.ConfigFile = None,
+) -> None:
+    """Copies images from other registries into this one, as skopeo sync does, without a server between.
+
+    A source is `quay.io/org/app:v1`, `quay.io/org/app@sha256:...`, `quay.io/org/app` (all its tags),
+    `quay.io/org/app:v1.*`, or, where the registry lists its repositories, `old.example:5000/team/*` and
+    `old.example:5000` (everything). `quay.io/org/app:v1` becomes `org/app:v1` here, and `mirror/org/app:v1` with
+    `--to mirror`.
+
+    Digests stay what they are: manifests come byte for byte, indexes with all their platforms, or with those of
+    --platform, and with them what signs and describes them. Everything is checked against its digest before it is kept,
+    what is here already is linked and not fetched, and a tag appears once all of its image is here. Ended in any way,
+    the same command goes on where it was. A tag that is here already follows the source's.
+
+    A source that is one of proxy.upstreams is dialled as it is configured. Others: with the options below, and the
+    logins of docker, podman or skopeo on this machine.
+
+    Exit status: 0 when everything is here, 1 when something is not; the rest is copied all the same.
+    """
+    wanted = _selections(named(sources, file))
+    platforms = list(_platforms(platform or ["all"]))
+    if to is not None and as_name is not None:
+        raise StartError("--to and --as are two ways to say one thing")
+    _demand_whole(wanted, username, password_file, cert, key)
+    from pydantic import SecretStr
+
+    from app.transfer.dialling import Options
+
+    dialling = Options(
+        username=username,
+        password=SecretStr(_password(password_file)) if password_file is not None else None,
+        logins=authfile,
+        ca=ca,
+        certificate=cert,
+        key=key,
+        verify=not insecure,
+        plain_http=plain_http,
+        token_hosts=token_host or [],
+        allow_private=allow_private,
+        retries=retries,
+    )
+
+    async def work(opened: Opened) -> bool:
+        from app.cli.copying import run
+        from app.transfer.copied_image import Rules
+
+        rules = Rules(platforms, referrers=not no_referrers, dry=dry_run)
+        return await run(opened, wanted, rules, dialling, to=to, as_name=as_name, as_json=as_json)
+
+    if not on_store(config, work):
+        raise typer.Exit(1)
+
+
+def _selections(texts: Sequence[str]) -> "list[Selection]":
+    """Refuses all where one is wrong, with a line for each that is. Raises StartError."""
+    from app.transfer.selection import parse_selection
+
+    if not texts:
+        raise StartError("name a source, or a list of them with --file")
+    found, problems = [], []
+    for text in texts:
+        try:
+            found.append(parse_selection(text))
+        except RegistryError as error:
+            problems.append(f"{text[:200]!r}: {error.message}")
+    if problems:
+        raise StartError("\n".join(problems))
+    return found
+
+
+def _platforms(given: Sequence[str]) -> Iterator[str]:
+    for platform in (part.strip() for text in given for part in text.split(",")):
+        if not _PLATFORM.fullmatch(platform):
+            raise StartError(f"{platform[:40]!r} is no platform such as linux/arm64, and not `all`")
+        yield platform
+
+
+def _demand_whole(
+    wanted: "Sequence[Selection]", username: str | None, password_file: str | None, cert: Path | None, key: Path | None
+) -> None:
+    """Raises StartError for options that do not go together: a password goes to one host only."""
+    if (username is None) != (password_file is None):
+        raise StartError("--username and --password-file go together")
+    if (cert is None) != (key is None):
+        raise StartError("--cert and --key go together")
+    if username is not None and len({selection.host for selection in wanted}) > 1:
+        raise StartError("--username is for sources on one host: log in with docker or skopeo, and leave it out")
+
+
+def _password(file: str) -> str:
+    try:
+        text = sys.stdin.readline() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise StartError(f"cannot read the password: {reason}") from None
+    password = text.rstrip("\r\n")
+    if not password:
+        raise StartError("the password is empty")
+    return password
