@@ -1,0 +1,115 @@
+"""Quarantine: bytes that are not what their key says become unreachable, and stay for an operator to look at.
+
+A copy's links go, in every repository, so that its digest answers 404 and clients push or pull it again. Its bytes stay
+where they are, with a note below keys.QUARANTINE. The collector's protocol is untouched: a tombstone only ever makes a
+publisher use something else, and links to bytes that nobody can use are needed by no manifest.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Collection
+from typing import Final
+
+from app.oci.digests import Digest
+from app.oci.names import Name
+from app.registry import keys, tags
+from app.registry.bucket import Bucket, side_by_side
+from app.registry.keys import Copy, Entry
+from app.registry.listing import every
+from app.registry.publishing import unbind
+from app.upkeep.placing import holder
+from storage import NotFound
+
+_ROUNDS: Final = 20
+_PAUSE: Final = 0.25
+"""Seconds between looks at intents: publications take milliseconds."""
+
+
+class Quarantine:
+    """The quarantine of a bucket."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    async def take(self, digest: Digest, copy: Copy, names: Collection[Name], state: str, why: str) -> bool:
+        """Unlinks a copy whose bytes are garbled or gone, in these repositories and all that the derived keys name.
+
+        Publications that found it before may link it until they end; this waits a few seconds for them. False where one
+        still runs then: the next run finds what it links. Raises StorageError.
+        """
+        if state == "garbled":
+            await self._note(digest, copy, names, why)
+        await self._unbind(digest, copy, names)
+        fence = self._bucket.driver.fence()
+        await self._bucket.driver.put(keys.tombstone(copy, keys.EVERYWHERE), b"", fence=fence)
+        for _ in range(_ROUNDS):
+            running = await self._intended(copy)
+            await self._unbind(digest, copy, ())
+            if not running:
+                return True
+            await asyncio.sleep(_PAUSE)
+        return False
+
+    async def retire(self, digest: Digest, copy: Copy, names: Collection[Name]) -> None:
+        """Unlinks a copy that the store does not give, in repositories that link a whole one as well.
+
+        Its bytes may come back and others may be about to rely on them, so this is the collector's protocol: a tombstone,
+        then a look for intents. Where there are any, nothing is done. Raises StorageError.
+        """
+        await self._bucket.driver.put(
+            keys.tombstone(copy, keys.EVERYWHERE), b"", fence=(fence := self._bucket.driver.fence())
+        )
+        if not await self._intended(copy):
+            await side_by_side(lambda name: unbind(self._bucket, name, digest, copy, fence), names)
+
+    async def take_manifest(self, name: Name, entry: Entry) -> None:
+        """Moves a manifest that does not hash to its digest out of the way, so that it can be pushed again.
+
+        Raises StorageError.
+        """
+        key = keys.manifest(name, entry)
+        await self._bucket.driver.copy(key, keys.quarantined_manifest(entry))
+        await tags.note_deletion(self._bucket, name)
+        await self._bucket.driver.delete(key)
+
+    async def release(self, copy: Copy) -> None:
+        """Forgets that a copy was garbled: its bytes are right now."""
+        await self._bucket.driver.delete(keys.quarantine(copy))
+
+    async def uuids(self) -> set[str]:
+        """The copies that were garbled."""
+        return {entry.key.removeprefix(keys.QUARANTINE) async for entry in every(self._bucket.driver, keys.QUARANTINE)}
+
+    async def _note(self, digest: Digest, copy: Copy, names: Collection[Name], why: str) -> None:
+        fields = {"digest": digest, "size": copy.size, "why": why, "repositories": sorted(names), "time": time.time()}
+        await self._bucket.driver.put(keys.quarantine(copy), json.dumps(fields).encode())
+        self._bucket.alarm("bytes of a blob are garbled", {"digest": digest, "copy": copy.name})
+
+    async def _unbind(self, digest: Digest, copy: Copy, names: Collection[Name]) -> None:
+        fence = self._bucket.driver.fence()
+        found = set(names)
+        async for entry in every(self._bucket.driver, keys.holders(digest)):
+            held = holder(entry.key)
+            if held is not None and held.copy == copy:
+                found.add(held.name)
+        await side_by_side(lambda name: unbind(self._bucket, name, digest, copy, fence), found)
+        for name in found:
+            self._bucket.places.drop((name, digest))
+
+    async def _intended(self, copy: Copy) -> bool:
+        """Whether a publication that may still happen names the copy."""
+        oldest = time.time() - self._bucket.lifetimes.intent - self._bucket.lifetimes.fence
+
+        async def names_it(key: str) -> bool:
+            try:
+                found = await self._bucket.driver.get(key)
+                return found.modified >= oldest and copy.uuid in json.loads(found.data)["copies"]
+            except NotFound:
+                return False  # its publication has ended
+            except (ValueError, KeyError, TypeError):
+                return False  # somebody else's object
+
+        return any(
+            await side_by_side(names_it, [entry.key async for entry in every(self._bucket.driver, keys.INTENTS)])
+        )

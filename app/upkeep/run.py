@@ -1,0 +1,66 @@
+"""What the parts of one run of verify share."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from app.oci.names import Name
+from app.registry import keys
+from app.registry.bucket import Bucket, side_by_side
+from app.upkeep.derived import Derived
+from app.upkeep.findings import Finding
+from app.upkeep.inventory import Inventory
+from app.upkeep.repair import BlobRepair
+from app.upkeep.restoring import ManifestRepair
+from app.upkeep.stocktaking import Progress
+from storage import NotFound
+
+_INLINE = 64 << 10
+"""Bytes that are parsed here rather than in a thread."""
+
+
+@dataclass(slots=True)
+class Run:
+    """`tell` takes what is found; `repair` says whether anything may be written, `unlink` whether links may go."""
+
+    bucket: Bucket
+    inventory: Inventory
+    derived: Derived
+    blobs: BlobRepair
+    manifests: ManifestRepair
+    tell: Callable[[Finding], None]
+    progress: Progress
+    repair: bool
+    unlink: bool = False
+
+    async def each(self, what: str, total: int, question: str, work: Callable[[Any], Awaitable[None]]) -> int:
+        """Does `work` with every row that answers a question; returns how many there were."""
+        done = 0
+        async for page in self.inventory.pages(question):
+            await side_by_side(work, page)
+            done += len(page)
+            self.progress(what, done, total)
+        return done
+
+    async def stands(self, key: str) -> bool:
+        """Whether a key is there now."""
+        try:
+            await self.bucket.driver.stat(key)
+        except NotFound:
+            return False
+        return True
+
+    async def deleted(self, name: Name) -> bool:
+        """Whether a manifest of this repository was deleted once, so that tags and indexes may name what is gone."""
+        return bool((await self.bucket.driver.list(keys.deletions(name), limit=1)).entries)
+
+    def now(self) -> float:
+        """Seconds since 1970 by the store's clock, as far as the probe at start could tell."""
+        return time.time() - self.bucket.capabilities.clock_skew
+
+
+async def off_loop(size: int, work: Callable[..., Any], *values: Any) -> Any:
+    """What a function says of so many bytes, in a thread where it would hold up others."""
+    return work(*values) if size <= _INLINE else await asyncio.to_thread(work, *values)

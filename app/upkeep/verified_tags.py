@@ -1,0 +1,77 @@
+"""Tags: each is read; what it says must make sense, and what it names must be there."""
+
+import json
+from typing import Any
+
+from app.oci.digests import Digest, parse_digest
+from app.oci.errors import RegistryError
+from app.oci.manifests import parse_media_type
+from app.oci.names import Name
+from app.oci.references import Tag
+from app.registry import keys
+from app.registry.keys import Entry
+from app.upkeep.findings import Finding
+from app.upkeep.inventory import tag_in
+from app.upkeep.run import Run
+from storage import NotFound
+
+_UPSTREAM = "upstream:"
+"""How the writers of cached tags are called (app/proxy/manifests.py)."""
+_KNOWN = "SELECT count(*) FROM manifest WHERE (name, digest, nonce, media_type) = (?, ?, ?, ?)"
+
+
+class VerifiedTags:
+    """The tags of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    async def check(self) -> int:
+        """Looks at every tag; returns how many there are. Raises StorageError."""
+        total = await self._run.inventory.count("SELECT count(*) FROM tag")
+        return await self._run.each("tags", total, "SELECT * FROM tag", self._check)
+
+    async def _check(self, row: Any) -> None:
+        name, tag = tag_in(row)
+        body = await self._body(name, tag)
+        if not body:
+            return  # deleted since it was listed, or emptied by a policy
+        try:
+            entry, by = _read(body)
+        except (ValueError, KeyError, TypeError, RegistryError, RecursionError):
+            await self._unreadable(name, tag)
+            return
+        if by.startswith(_UPSTREAM):
+            await self._run.inventory.cached([name])
+        elif not await self._run.inventory.count(_KNOWN, name, entry.digest, entry.nonce, entry.media_type):
+            await self._dangles(name, tag, entry, body)
+
+    async def _dangles(self, name: Name, tag: Tag, entry: Entry, body: bytes) -> None:
+        run = self._run
+        if await run.stands(keys.manifest(name, entry)) or await run.deleted(name):
+            return  # in a repository where manifests were deleted, a tag may name one of them: no reader shows it
+        if await self._body(name, tag) != body:
+            return
+        mended = await run.manifests.restore(name, entry) if run.repair else None
+        why = f"there is no manifest {entry.digest} of that nonce"
+        run.tell(Finding("tag-dangling", why, name, entry.digest, tag, mended=mended))
+
+    async def _unreadable(self, name: Name, tag: Tag) -> None:
+        mended = await self._run.manifests.empty_tag(name, tag) if self._run.repair else None
+        key = keys.tag(name, tag)
+        self._run.tell(Finding("tag-unreadable", f"{key} does not say what a tag does", name, tag=tag, mended=mended))
+
+    async def _body(self, name: Name, tag: Tag) -> bytes:
+        try:
+            return (await self._run.bucket.driver.get(keys.tag(name, tag))).data
+        except NotFound:
+            return b""
+
+
+def _read(body: bytes) -> tuple[Entry, str]:
+    """What a tag names, and who wrote it, as app/registry/tags.py writes that. Raises ValueError and others for nonsense."""
+    fields: dict[str, Any] = json.loads(body)
+    digest: Digest = parse_digest(fields["digest"])
+    entry = Entry(digest, str(fields["nonce"]), parse_media_type(fields["mediaType"]), int(fields["size"]))
+    float(fields["time"])
+    return entry, str(fields.get("by") or "")
