@@ -1,0 +1,189 @@
+"""What an archive of images holds, file by file, in each of the formats."""
+
+import json
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Any, Final
+
+from app.oci.digests import Digest, is_digest
+from app.oci.errors import BlobUnknown, ManifestUnknown
+from app.oci.manifests import OCI_INDEX
+from app.registry.blobs import Blob, Blobs
+from app.registry.bucket import Bucket
+from app.registry.failures import translated
+from app.registry.keys import Entry
+from app.registry.manifests import Manifests
+from app.registry.publishing import first_linked
+from app.transfer.choosing import titles
+from app.transfer.gathering import Image, Part, Referrer
+from app.transfer.loadable import Loadable, ending
+from app.transfer.tarball import Member
+
+IMAGE_NAME: Final = "io.containerd.image.name"
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+NAME: Final = "edge-registry.name"
+"""What an image is called here, where the annotations above say something else, or nothing."""
+DELTA: Final = "edge-registry.delta"
+"""On an index: which blobs are left out, in words."""
+_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+class Format(StrEnum):
+    """What is written: an OCI layout as one tar file with Docker's manifest.json in it, one without, Docker's own, a folder."""
+
+    COMBINED = "combined"
+    OCI = "oci"
+    DOCKER = "docker"
+    FOLDER = "oci-dir"
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The files, in their order, and what is left out because the other side has it."""
+
+    members: Sequence[Member]
+    left_out: Sequence[Part]
+
+
+def contents(
+    bucket: Bucket,
+    images: Sequence[Image],
+    loadable: Mapping[str, Loadable],
+    form: Format,
+    have: Collection[Digest] = (),
+) -> Contents:
+    """Lays out `images`, without the blobs in `have`; `loadable` holds what Docker can have, by the name of its image."""
+    if form is Format.DOCKER:
+        return _docker(bucket, images, loadable)
+    parts = {part.digest: part for image in images for part in image.parts}
+    kept = [part for part in _ordered(parts.values()) if part.manifest or part.digest not in have]
+    left_out = [part for part in parts.values() if not part.manifest and part.digest in have]
+    index = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": _entries(images),
+        **({"annotations": {DELTA: _said(left_out)}} if left_out else {}),
+    }
+    members = [_small("oci-layout", _LAYOUT), _small("index.json", _json(index))]
+    if form is Format.COMBINED and loadable and not left_out:
+        members.append(_small("manifest.json", _json(_manifest(images, loadable, _blob_path, _blob_path))))
+    if left_out:
+        members.append(_small("DELTA", f"{_said(left_out)}\n".encode()))
+    return Contents([*members, *(_member(bucket, part, _blob_path(part.digest)) for part in kept)], left_out)
+
+
+def _docker(bucket: Bucket, images: Sequence[Image], loadable: Mapping[str, Loadable]) -> Contents:
+    """As crane writes it: layers keep their bytes, so that their digests are the same everywhere."""
+    parts = {part.digest: part for image in images for part in image.parts}
+    endings = {layer.digest: ending(layer) for image in loadable.values() for layer in image.layers}
+    configs = {image.config.digest for image in loadable.values()}
+    paths = {digest: f"{_hex(digest)}{kind}" for digest, kind in endings.items()}
+    paths |= {digest: f"{_hex(digest)}.json" for digest in configs}
+    manifest = _manifest(images, loadable, paths.__getitem__, paths.__getitem__)
+    members = [_member(bucket, part, paths[part.digest]) for part in _ordered(parts.values()) if part.digest in paths]
+    return Contents([_small("manifest.json", _json(manifest)), *members], [])
+
+
+def _entries(images: Sequence[Image]) -> list[dict[str, Any]]:
+    """What stands in index.json: the images, then what refers to them, each once."""
+    names = titles([image.chosen for image in images])
+    found = {}
+    for image in images:
+        title = str(image.chosen)
+        annotations = {IMAGE_NAME: title} | ({REF_NAME: names[title]} if title in names else {})
+        found[title] = _entry(image.chosen.entry, annotations)
+    for referrer in sorted(_referrers(images), key=str):
+        found.setdefault(str(referrer), _entry(referrer.entry, {NAME: str(referrer)}))
+    return list(found.values())
+
+
+def _referrers(images: Iterable[Image]) -> list[Referrer]:
+    return [referrer for image in images for referrer in image.referrers]
+
+
+def _entry(entry: Entry, annotations: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "mediaType": entry.media_type,
+        "digest": entry.digest,
+        "size": entry.size,
+        "annotations": dict(annotations),
+    }
+
+
+def _manifest(images: Sequence[Image], loadable: Mapping[str, Loadable], config: Any, layer: Any) -> list[Any]:
+    """Docker's manifest.json, with the tags of one image in one entry."""
+    found: dict[Digest, dict[str, Any]] = {}
+    for image in images:
+        known = loadable.get(str(image.chosen))
+        if known is None:
+            continue
+        layers = [layer(found.digest) for found in known.layers]
+        entry = found.setdefault(
+            known.config.digest, {"Config": config(known.config.digest), "RepoTags": [], "Layers": layers}
+        )
+        if not is_digest(image.chosen.reference):
+            entry["RepoTags"].append(str(image.chosen))
+    return list(found.values())
+
+
+def _ordered(parts: Iterable[Part]) -> list[Part]:
+    """Manifests first, so that whoever reads the archive once knows early what it lacks; then by digest."""
+    return sorted(parts, key=lambda part: (not part.manifest, part.digest))
+
+
+def _said(left_out: Sequence[Part]) -> str:
+    """For people who wonder why an archive cannot be loaded."""
+    many = "1 blob is" if len(left_out) == 1 else f"{len(left_out)} blobs are"
+    return f"{many} left out, because the other side has them: only `edge-registry import` there can take this archive"
+
+
+def _small(path: str, data: bytes) -> Member:
+    @asynccontextmanager
+    async def read() -> AsyncIterator[AsyncIterator[bytes]]:
+        yield _once(data)
+
+    return Member(path, len(data), read)
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def _member(bucket: Bucket, part: Part, path: str) -> Member:
+    return Member(
+        path, part.size, partial(_manifest_bytes if part.manifest else _blob_bytes, bucket, part), part.digest
+    )
+
+
+@asynccontextmanager
+async def _manifest_bytes(bucket: Bucket, part: Part) -> AsyncIterator[AsyncIterator[bytes]]:
+    try:
+        _, data = await Manifests(bucket, part.name).get(part.digest)
+    except ManifestUnknown as exc:
+        raise ManifestUnknown(f"{part.name}@{part.digest} was deleted meanwhile") from exc
+    yield _once(data)
+
+
+@asynccontextmanager
+async def _blob_bytes(bucket: Bucket, part: Part) -> AsyncIterator[AsyncIterator[bytes]]:
+    """From whichever copy is whole; where it was is asked now, because much may have happened since."""
+    copy = await translated(first_linked)(bucket, part.name, part.digest)
+    if copy is None:
+        raise BlobUnknown(f"{part.name}@{part.digest} was deleted meanwhile")
+    async with Blobs(bucket, part.name).open(Blob(part.digest, copy)) as reader:
+        yield aiter(reader)
+
+
+def _blob_path(digest: Digest) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+def _hex(digest: Digest) -> str:
+    return digest.partition(":")[2]
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,115 @@
+"""Exports: what a wish means here, laid out as the archive that will be written."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from app.oci.digests import Digest
+from app.oci.errors import BlobUnknown, ManifestUnknown, RegistryError
+from app.proxy.images import EVERY
+from app.proxy.pins import own_platform
+from app.proxy.upstreams import Upstream
+from app.registry.bucket import Bucket
+from app.transfer.choosing import Choosing
+from app.transfer.contents import Contents, Format, contents
+from app.transfer.gathering import Gathering, Image
+from app.transfer.loadable import Loadable, loadable
+from app.transfer.tarball import Tarball
+
+__all__ = ["Export", "Exporter", "Format", "Wish"]
+
+_FETCHES_NOTHING: Final = "export fetches nothing: pull it, or `edge-registry pin add` it, first"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be exported, and how.
+
+    `references` may be globs. `platforms` are those of an index that must be here (EVERY: all of them); none: whichever are
+    here. `referrers` takes signatures along, `have` leaves blobs out, `host` goes before the names of what was pushed here.
+    """
+
+    references: Sequence[str]
+    form: Format = Format.COMBINED
+    platforms: Sequence[str] = ()
+    referrers: bool = False
+    have: Collection[Digest] = field(default_factory=frozenset)
+    host: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What will be written; `remarks` are lines for people about what it does not hold."""
+
+    images: Sequence[Image]
+    contents: Contents
+    remarks: Sequence[str]
+
+    def tarball(self) -> Tarball:
+        """As one file."""
+        return Tarball(self.contents.members)
+
+
+class Exporter:
+    """Exports from one store. It asks no upstream; `upstreams` and `default` tell which names mean what is cached."""
+
+    def __init__(self, bucket: Bucket, upstreams: Sequence[Upstream] = (), default: str | None = None) -> None:
+        self._bucket = bucket
+        self._upstreams = upstreams
+        self._default = default
+
+    async def prepare(self, wish: Wish) -> Export:
+        """Looks up all that is wished for. Raises ManifestUnknown or BlobUnknown with a line for each image that is not
+        here as it is wanted, and Unavailable."""
+        platforms = _platforms(wish)
+        chosen = await Choosing(self._bucket, self._upstreams, self._default, wish.host).all(wish.references)
+        gathering = Gathering(self._bucket, platforms, referrers=wish.referrers and wish.form is not Format.DOCKER)
+        images: list[Image] = []
+        problems: list[str] = []
+        for one in chosen:
+            try:
+                images.append(await gathering.image(one))
+            except (BlobUnknown, ManifestUnknown) as exc:
+                problems.append(exc.message)
+        if problems:
+            raise BlobUnknown("\n".join([*problems, _FETCHES_NOTHING] if self._upstreams else problems))
+        remarks = [
+            f"{image.chosen}: not here, and so left out: {', '.join(image.absent)}" for image in images if image.absent
+        ]
+        found = await self._loadable(images, platforms, wish, remarks)
+        return Export(images, contents(self._bucket, images, found, wish.form, wish.have), remarks)
+
+    async def _loadable(
+        self, images: Sequence[Image], platforms: Sequence[str], wish: Wish, remarks: list[str]
+    ) -> dict[str, Loadable]:
+        """What Docker can have of the images, by their names. Raises ManifestUnknown where that is all that is wanted."""
+        if wish.form not in (Format.COMBINED, Format.DOCKER):
+            return {}
+        platform = platforms[0] if platforms and platforms[0] != EVERY else own_platform()
+        found: dict[str, Loadable] = {}
+        for image in images:
+            known = await loadable(self._bucket, image, platform, else_only=wish.form is Format.COMBINED)
+            if known is None:
+                remarks.append(_unloadable(image, platform))
+                continue
+            found[str(image.chosen)] = known
+            if known.zstd:
+                remarks.append(f"{image.chosen}: layers compressed with zstd: no Docker before 23 can load it")
+        if wish.form is Format.DOCKER and len(found) < len(images):
+            raise ManifestUnknown("\n".join(remarks))
+        return found
+
+
+def _platforms(wish: Wish) -> Sequence[str]:
+    """Docker's own format has room for one. Raises RegistryError."""
+    if wish.form is not Format.DOCKER:
+        return wish.platforms
+    if len(wish.platforms) > 1 or EVERY in wish.platforms:
+        raise RegistryError("the format docker holds one platform; the others hold all of them")
+    return wish.platforms or [own_platform()]
+
+
+def _unloadable(image: Image, platform: str) -> str:
+    if not image.children:
+        return f"{image.chosen}: no container image, so `docker load` will not see it"
+    return f"{image.chosen}: nothing for {platform} here, so `docker load` will not see it; see --platform"

@@ -1,0 +1,82 @@
+"""Lists of blobs that a registry holds: written there, read here, so that a delta leaves them out."""
+
+import os
+import tarfile
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Final
+
+from app.errors import StartError
+from app.oci.digests import Digest, parse_digest
+from app.oci.errors import DigestInvalid
+from app.registry import keys
+from app.registry.bucket import Bucket
+from app.registry.listing import every
+
+HEADER: Final = "# edge-registry inventory 1"
+_BLOBS: Final = "blobs/"
+
+
+async def inventory(bucket: Bucket) -> AsyncIterator[str]:
+    """The header, then the digest of every blob that some repository holds, in order. Raises StorageError.
+
+    A request for each thousand that are held, and nothing is kept in memory.
+    """
+    yield HEADER
+    last: Digest | None = None
+    async for listed in every(bucket.driver, keys.HOLDERS):
+        with suppress(ValueError, IndexError):
+            digest = keys.digest_below(listed.key)
+            if digest != last:
+                yield digest
+            last = digest
+
+
+def held(source: Path | IO[str]) -> set[Digest]:
+    """What the other side has: an inventory, an archive or a layout of images that it was given. Blocks.
+
+    Raises StartError for a file that is none of them, OSError.
+    """
+    if not isinstance(source, Path):
+        return set(_lines(source, "standard input"))
+    if not source.is_dir():
+        with source.open("rb") as file:
+            head = file.read(len(HEADER))
+        if head == HEADER.encode():
+            with source.open(encoding="utf-8") as text:
+                return set(_lines(text, str(source)))
+    found = set(_named(_paths(source)))
+    if not found:
+        raise StartError(f"{source} is no inventory, and no archive or layout that names blobs by their digests")
+    return found
+
+
+def _paths(source: Path) -> Iterator[str]:
+    """The files of an archive or a layout; none for what is neither. Raises OSError."""
+    if source.is_dir():
+        yield from (str(path.relative_to(source)) for path in source.glob(f"{_BLOBS}*/*"))
+        return
+    with suppress(tarfile.TarError, EOFError, zlib.error), tarfile.open(source) as archive:
+        yield from (os.path.normpath(member.name) for member in archive if member.isreg())
+
+
+def _lines(text: IO[str], name: str) -> Iterator[Digest]:
+    """The digests of an inventory. Raises StartError."""
+    first = text.readline().strip()
+    if first != HEADER:
+        raise StartError(f"{name} is no inventory: it does not begin with {HEADER!r}")
+    for number, line in enumerate(text, 2):
+        try:
+            yield parse_digest(line.strip())
+        except DigestInvalid:
+            raise StartError(f"{name}: line {number} is no digest") from None
+
+
+def _named(paths: Iterator[str]) -> Iterator[Digest]:
+    """The digests that paths of a layout name; others are passed over."""
+    for path in paths:
+        if path.startswith(_BLOBS):
+            with suppress(DigestInvalid):
+                yield parse_digest(path.removeprefix(_BLOBS).replace("/", ":"))
