@@ -1,14 +1,26 @@
 """What people see while images come: bars on a terminal, lines elsewhere."""
 
 import sys
+import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from app.cli import output
 from app.quantities import size_text
+
+_LINE_SECONDS: Final = 10.0
+"""Between two lines that count."""
 
 
 class Watching(Protocol):
@@ -98,3 +110,62 @@ def watching(verb: str = "fetching") -> AbstractContextManager[Watching]:
     """Bars where standard error is a terminal, lines where it is not; what a line says is done to each thing."""
     console: Any = Console(stderr=True)
     return Bars(console) if console.is_terminal else nullcontext(Lines(verb))
+
+
+class Counting(Protocol):
+    """How many of many things are done. Entered while they are."""
+
+    wants_total: bool
+    """Whether it is worth a look how many there are."""
+
+    def show(self, done: int, total: int) -> None:
+        """Things that are done, and all of them; 0 where that is not known."""
+        ...
+
+
+class _Counted:
+    """One bar of things, with the time left."""
+
+    wants_total = True
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._task = self._progress.add_task(title, total=None)
+
+    def __enter__(self) -> "_Counted":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, done: int, total: int) -> None:
+        self._progress.update(self._task, completed=done, total=total or None)
+
+
+class _CountedInLines:
+    """A line now and then."""
+
+    wants_total = False
+
+    def __init__(self, title: str) -> None:
+        self._title, self._last = title, time.monotonic()
+
+    def show(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _LINE_SECONDS:
+            self._last = now
+            output.note(f"{self._title}: {done:,}{f' of {total:,}' if total else ''}")
+
+
+def counting(title: str) -> AbstractContextManager[Counting]:
+    """One bar where standard error is a terminal, a line every ten seconds where it is not."""
+    console: Any = Console(stderr=True)
+    return _Counted(console, title) if console.is_terminal else nullcontext(_CountedInLines(title))

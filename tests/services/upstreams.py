@@ -6,6 +6,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +45,8 @@ class Distribution:
     """One `registry serve` on a free port of 127.0.0.1 with its files in `folder`.
 
     `users` asks for this user's password (Basic), `tls` speaks https with certificates of an authority in `folder`,
-    `proxy` makes it a pull-through proxy of the registry at that URL, logged in there as `proxy_login`.
+    `proxy` makes it a pull-through proxy of the registry at that URL, logged in there as `proxy_login`; `storage` is the
+    section of its configuration that names another store than a folder in `folder`.
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class Distribution:
         proxy: str | None = None,
         proxy_login: Credentials | None = None,
         port: int | None = None,
+        storage: Mapping[str, Any] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.credentials = folder, users
+        self._storage = storage or {"filesystem": {"rootdirectory": str(folder / "data")}}
         self.port = port or free_port()
         self.log = folder / "distribution.log"
         self._program = program
@@ -127,7 +131,7 @@ class Distribution:
         written: dict[str, Any] = {
             "version": 0.1,
             "log": {"level": "warn", "accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": str(self.folder / "data")}, "delete": {"enabled": True}},
+            "storage": {**self._storage, "delete": {"enabled": True}},
             "http": http,
         }
         if self.credentials:
