@@ -19,9 +19,11 @@ from app.cli import (
     output,
     pin,
     pull_secret,
+    rebuild,
     serve,
     setup,
     user,
+    verify,
 )
 from app.cli.output import Failure
 from app.errors import StartError
@@ -112,3 +114,5 @@ _root.command("doctor")(doctor.doctor)
 _root.command("export")(export.export)
 _root.command("adopt")(adopt.adopt)
 _root.command("copy")(copy.copy)
+_root.command("verify")(verify.verify)
+_root.command("rebuild")(rebuild.rebuild)

@@ -84,7 +84,6 @@ class Quarantine:
     async def _note(self, digest: Digest, copy: Copy, names: Collection[Name], why: str) -> None:
         fields = {"digest": digest, "size": copy.size, "why": why, "repositories": sorted(names), "time": time.time()}
         await self._bucket.driver.put(keys.quarantine(copy), json.dumps(fields).encode())
-        self._bucket.alarm("bytes of a blob are garbled", {"digest": digest, "copy": copy.name})
 
     async def _unbind(self, digest: Digest, copy: Copy, names: Collection[Name]) -> None:
         fence = self._bucket.driver.fence()

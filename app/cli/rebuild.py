@@ -1,0 +1,49 @@
+"""`edge-registry rebuild`: writes anew what the store derives from links and manifests."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli import options, output
+from app.cli.opened import Opened, on_store
+from app.cli.verify import Stages
+
+if TYPE_CHECKING:
+    from app.upkeep.rebuild import Rebuilt
+
+
+def rebuild(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what is missing; write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: options.ConfigFile = None,
+) -> None:
+    """Writes every derived key anew: the catalog, which repositories hold a blob, what refers to a manifest.
+
+    For a store that was restored without them. Links and manifests are the truth; nothing is deleted, and what is right
+    is not written again. Servers may go on meanwhile.
+
+    The exit status is 1 where a manifest could not be read, so that what it refers to is not known.
+    """
+
+    async def work(opened: Opened) -> "Rebuilt":
+        from app.upkeep.rebuild import rebuild as run
+
+        with Stages() as stages:
+            return await run(opened.bucket, stages.show, dry_run=dry_run)
+
+    done = on_store(config, work)
+    if as_json:
+        output.say(json.dumps({"dry_run": dry_run, **asdict(done)}, indent=2))
+    else:
+        verb = "missing" if dry_run else "written"
+        output.say(
+            f"{verb}: {done.catalog} of the catalog, {done.holders} holders of blobs, {done.referrers} referrers"
+        )
+        if done.unreadable:
+            output.complain(
+                f"{done.unreadable} of {done.manifests} manifests cannot be read; `edge-registry verify` names them"
+            )
+    if done.unreadable:
+        raise typer.Exit(1)

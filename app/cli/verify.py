@@ -1,0 +1,212 @@
+"""`edge-registry verify`: compares the store with what it promises, and mends what can be mended."""
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from app import quantities
+from app.cli import options, output
+from app.cli.opened import Opened, on_store
+from app.cli.progress import counting, watching
+from app.errors import StartError
+from app.quantities import size_text
+
+if TYPE_CHECKING:
+    from app.upkeep.findings import Account, Finding
+    from app.upkeep.verify import Plan
+
+_STAGES: Final = frozenset({"listing", "tags", "manifests"})
+
+
+def verify(
+    sample: Annotated[
+        str, typer.Option("--sample", metavar="SHARE", help="Hash the bytes of this share of all blobs, such as 5%.")
+    ] = "5%",
+    everything: Annotated[bool, typer.Option("--all", help="Hash the bytes of every blob.")] = False,
+    repository: Annotated[
+        str | None,
+        typer.Option("--repository", metavar="GLOB", help="Only the repositories that match, such as `team/**`."),
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --repair: take dead links away even where very many are dead.")
+    ] = False,
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            "--rate", metavar="SIZE", help="Hash at most so many bytes a second, such as 50MB.", show_default=False
+        ),
+    ] = None,
+    last: Annotated[bool, typer.Option("--last", help="Show the report of the last run instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: options.ConfigFile = None,
+) -> None:
+    """Looks for decay in the store: lost and garbled bytes, broken manifests, tags and links.
+
+    All sizes, links, manifests and tags are looked at; of the blobs, a share is read and hashed, and each run goes on
+    where the last one ended. Servers may go on meanwhile. Without --repair nothing is written but the report.
+
+    With --repair, what is lost or garbled comes from another copy in any repository, else from the upstream that fills the
+    repository. Links to bytes that cannot be had again are taken away, so that clients push the layer again; garbled
+    bytes themselves stay, noted below upkeep/quarantine/.
+
+    The exit status is 1 where something is broken and was not mended.
+    """
+    share, limit = _share("100%" if everything else sample), _size(rate)
+    if last:
+        document = on_store(config, _last)
+        if document is None:
+            raise StartError("there is no report of a run in this store")
+        _show_last(document, as_json=as_json)
+        _end(document.get("broken") == 0)
+        return
+
+    async def work(opened: Opened) -> "Account":
+        return await _run(opened, await _plan(opened, share, repository, limit, repair, force), quiet=as_json)
+
+    account = on_store(config, work, upstreams=True)
+    if as_json:
+        output.say(json.dumps(account.document(), indent=2))
+    else:
+        _print(account)
+    _end(account.broken == 0)
+
+
+async def _plan(
+    opened: Opened, share: float, repository: str | None, rate: int | None, repair: bool, force: bool
+) -> "Plan":
+    """What to do; the sample begins where the last run's ended. Raises StartError."""
+    from app.upkeep import accounts
+    from app.upkeep.sample import Sample
+    from app.upkeep.stocktaking import Scope
+    from app.upkeep.verify import Plan
+
+    try:
+        scope = Scope(repository)
+    except ValueError as error:
+        raise StartError(f"--repository: {error}") from None
+    start = accounts.sampled_until(await accounts.last(opened.bucket)) if share < 1 else 0.0
+    return Plan(scope, Sample(share, start), rate, repair, force)
+
+
+async def _run(opened: Opened, plan: "Plan", *, quiet: bool) -> "Account":
+    from app.upkeep import accounts
+    from app.upkeep.verify import verify as run
+    from storage import AccessDenied
+
+    def tell(finding: "Finding") -> None:
+        if not quiet:
+            output.say(_line(finding))
+
+    with Stages() as stages:
+        account = await run(opened.bucket, opened.proxy, plan, tell, stages.show)
+    try:
+        await accounts.keep(opened.bucket, account)
+    except AccessDenied:
+        output.warn("the store does not let the report be written")
+    return account
+
+
+async def _last(opened: Opened) -> dict[str, Any] | None:
+    from app.upkeep import accounts
+
+    return await accounts.last(opened.bucket)
+
+
+class Stages:
+    """One bar, or line, after the other. Entered while there are any."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._stage = ""
+        self._bar: Callable[[int, int], None] = lambda _done, _total: None
+
+    def __enter__(self) -> "Stages":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """How far a stage is; what takes no time is not shown."""
+        if stage != "bytes" and stage not in _STAGES:
+            return
+        if stage != self._stage:
+            self._stack.close()
+            self._stage = stage
+            if stage == "bytes":
+                self._bar = self._stack.enter_context(watching("hashing")).begin("blobs").show
+            else:
+                self._bar = self._stack.enter_context(counting(stage)).show
+        self._bar(done, total)
+
+
+def _line(finding: "Finding") -> str:
+    end = ""
+    if finding.mended:
+        end = f"; mended: {finding.mended}"
+    elif finding.broken:
+        end = f"; to mend it: {finding.remedy}"
+    return f"{finding.kind}: {finding.place}: {finding.why}{end}"
+
+
+def _print(account: "Account") -> None:
+    checked = account.checked
+    output.say(
+        f"{checked['repositories']} repositories: {checked['manifests']} manifests, {checked['tags']} tags,"
+        f" {checked['links']} links to {checked['copies']} blobs"
+    )
+    output.say(f"{checked['hashed']} blobs hashed: {size_text(checked['bytes'])}, in {account.seconds:.1f} s")
+    if account.refused:
+        output.warn(f"{account.refused}: no link was taken away; --force does it all the same")
+    output.say(_verdict(account.broken, account.mended.total()))
+
+
+def _verdict(broken: int, mended: int) -> str:
+    if not (broken or mended):
+        return "all is sound"
+    return ", ".join(text for number, text in ((broken, f"{broken} broken"), (mended, f"{mended} mended")) if number)
+
+
+def _show_last(document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.say(json.dumps(document, indent=2))
+        return
+    for found in document["findings"]:
+        where = " ".join(str(found[part]) for part in ("repository", "tag", "digest") if part in found) or found.get(
+            "key"
+        )
+        output.say(f"{found['kind']}: {where}: {found['why']}")
+    output.say(f"{document['began']}: {_verdict(document['broken'], sum(document['mended'].values()))}")
+
+
+def _share(text: str) -> float:
+    """A share between 0 and 1. Raises StartError."""
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise StartError(f"--sample {text[:20]}: write a share such as 5%")
+    return share
+
+
+def _size(text: str | None) -> int | None:
+    """Bytes a second. Raises StartError."""
+    if text is None:
+        return None
+    try:
+        size = int(quantities.size(text))
+    except ValueError as error:
+        raise StartError(f"--rate: {error}") from None
+    if size <= 0:
+        raise StartError("--rate must be more than nothing")
+    return size
+
+
+def _end(good: bool) -> None:
+    if not good:
+        raise typer.Exit(1)
