@@ -67,8 +67,9 @@ def parse_manifest(data: bytes, content_type: str | None) -> Manifest:
     A document that could be taken for two kinds is refused (CVE-2021-41190), as is schema 1.
     """
     document = _load(data)
-    media_type = _media_type(document, content_type)
-    if media_type.startswith(_SCHEMA_1) or document.get("schemaVersion") == 1:
+    ancient = document.get("schemaVersion") == 1  # its bytes alone name no media type
+    media_type = _SCHEMA_1 if ancient else _media_type(document, content_type)
+    if media_type.startswith(_SCHEMA_1):
         raise ManifestInvalid("schema 1 manifests are not supported: push the image with a client newer than 2016")
     _refuse_confusion(document, media_type)
     _demand_shape(document, media_type)

@@ -79,6 +79,11 @@ class AdoptedBlobs:
         self._report.done["blob_bytes_bound"] += sum(place.copy.size for place in places)
         return len(places)
 
+    async def is_to_come(self, name: Name, digest: Digest) -> bool:
+        """Whether a run that does write would bind it. Raises StorageError."""
+        link = await self._layout.find(name, Kind.BLOB, digest)
+        return link is not None and isinstance(await self._place(link), _Place)
+
     async def check(self, name: Name, digest: Digest, size: int) -> str | None:
         """Why a blob that a manifest says to have `size` bytes cannot be right; None where it may be. Raises StorageError.
 

@@ -77,10 +77,8 @@ class AdoptedTags:
         name, tag = link.name, Tag(link.what)
         entry = await first_entry(self._bucket, name, digest)
         if entry is None and not await self._manifests.is_adopted(name, digest):
-            revision = await self._layout.find(name, Kind.MANIFEST, digest)  # pushed there since manifests were listed
-            if revision is not None:
-                await self._manifests.adopt(revision)
-                entry = await first_entry(self._bucket, name, digest)
+            await self._manifests.adopt_late(name, digest)
+            entry = await first_entry(self._bucket, name, digest)
         if entry is None:
             return await self._note_dangling(name, tag, digest)
         if seen is None or seen.entry != entry:
@@ -98,7 +96,7 @@ class AdoptedTags:
             self._count(seen, digest)
         elif await self._manifests.is_adopted(name, digest):
             await self._note_dangling(name, tag, digest)
-        elif await self._layout.find(name, Kind.MANIFEST, digest) is not None:
+        elif await self._manifests.is_to_come(name, digest):
             self._count(seen, digest)
         else:
             await self._note_dangling(name, tag, digest)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.registry import keys
-from tests.services.app import Running, running
+from tests.services.app import Running, Watched, running
 from tests.services.client import DOCKER_MANIFEST, INDEX, MANIFEST, noise
 from tests.services.pushing import Index, Pusher
 from tests.services.upstreams import Distribution, need_distribution
@@ -107,14 +107,17 @@ async def test_the_old_registry_goes_on_and_the_next_run_brings_what_it_took(pla
     assert status == 404  # what is pushed here is not seen there
 
 
-async def test_nothing_new_costs_no_write_and_few_requests(place: Place, old: Distribution) -> None:
+async def test_nothing_new_costs_no_write_and_a_request_for_each_thousand_files(
+    place: Place, old: Distribution
+) -> None:
     index: Index = old.pusher.index("team/multi", "latest", {"linux/amd64": [500], "linux/arm64": [600]})
     old.pusher.referrer("team/multi", index)
     await adopt(place.driver, place.root)
-    before = await fingerprints(place.driver, "")
-    report = await adopt(place.driver, place.root)
-    assert await fingerprints(place.driver, "") == before
+    watched = Watched(place.driver)
+    report = await adopt(watched, place.root)
     assert not any(report.done.values()), report.document()
+    assert {operation for operation, _ in watched.asked} == {"list"}
+    assert len(watched.asked) == 4  # what is quarantined, the old layout, what was taken over, the blobs held here
 
 
 async def test_an_adopted_blob_is_served_shared_and_let_go_like_any_other(place: Place, old: Distribution) -> None:
