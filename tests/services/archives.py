@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import posixpath
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ class Layer:
         self.target = target
         self._tar = tarfile.open(target, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115 - `__exit__` closes it
         self._held: set[str] = set()
+        self._folders: set[str] = set()
 
     def __enter__(self) -> "Layer":
         return self
@@ -31,6 +33,7 @@ class Layer:
         """Adds a folder; the path has no slash at its beginning."""
         member = self._member(path, mode)
         member.type, member.uid, member.gid = tarfile.DIRTYPE, owner, owner
+        self._folders.add(path)
         self._tar.addfile(member)
 
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
@@ -59,8 +62,12 @@ class Layer:
         with source.open("rb") as data:
             self._tar.addfile(member, data)
 
-    @staticmethod
-    def _member(path: str, mode: int) -> tarfile.TarInfo:
+    def _member(self, path: str, mode: int) -> tarfile.TarInfo:
+        path = posixpath.normpath(path)
+        # A folder that a layer does not name is made for root alone by older Dockers.
+        parent = posixpath.dirname(path)
+        if parent and parent not in self._folders:
+            self.folder(parent)
         member = tarfile.TarInfo(path)
         member.mode = mode
         return member

@@ -67,13 +67,18 @@ class DockerDaemon(Daemon):
         *,
         mirrors: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        small: bool = True,
     ) -> "DockerDaemon":
-        """Starts it and the containerd that it brings. Needs root. `mirrors` are URLs of mirrors of Docker Hub."""
+        """Starts it and the containerd that it brings. Needs root. `mirrors` are URLs of mirrors of Docker Hub.
+
+        `small`: the images have a few megabytes; else the daemon may choose how it stores them.
+        """
         command = [
             *(str(dockerd), "--host", self.address, "--pidfile", str(self.folder / "dockerd.pid")),
             *("--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec")),
-            # vfs works wherever a folder does; the images of these tests have a few megabytes.
-            *("--storage-driver", "vfs", "--bridge", "none", "--insecure-registry", "127.0.0.0/8"),
+            # vfs works wherever a folder does, and copies every file for every container.
+            *(("--storage-driver", "vfs") if small else ()),
+            *("--bridge", "none", "--insecure-registry", "127.0.0.0/8"),
             *("--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
             *(f"--registry-mirror={mirror}" for mirror in mirrors),
         ]

@@ -1,0 +1,144 @@
+"""docker-compose.yml, brought up by a real compose: push, pull, pull through, and nothing left."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conftest import need, root
+from tests.services.archives import write_program
+from tests.services.clients import Client, find_program
+from tests.services.daemons import DockerDaemon
+from tests.services.minio import MinioServer, find_minio
+from tests.services.pod_image import write_minio_image, write_registry_image
+from tests.setup.composing import REGISTRY_IMAGE, STORE_IMAGE, UPSTREAM, Composition, alone, compose_command
+
+__all__ = ["need", "root"]
+
+pytestmark = [pytest.mark.clients, pytest.mark.minio, pytest.mark.timeout(600)]
+
+READY_SECONDS = 120.0
+REGISTRY, CACHE = "127.0.0.1:5045", "127.0.0.1:5046"
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    root: None, need: Callable[[str], Path], minio: MinioServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DockerDaemon]:
+    """A daemon that has the images of the file, made here, and the cache as its mirror."""
+    folder = tmp_path_factory.mktemp("dockerd")
+    store = find_minio()
+    assert store is not None
+    running = DockerDaemon(folder)
+    try:
+        running.run(alone(folder, need("dockerd")), need("docker"), mirrors=[f"http://{CACHE}"], small=False)
+        docker = Client(need("docker"), folder / "home", environment={"DOCKER_HOST": running.address})
+        for archive in (
+            write_registry_image(folder / "registry.tar", folder / "layers", REGISTRY_IMAGE),
+            write_minio_image(folder / "minio.tar", Path(store), STORE_IMAGE),
+        ):
+            docker.run("load", "--input", str(archive))
+            archive.unlink()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def docker(daemon: DockerDaemon, need: Callable[[str], Path], tmp_path: Path) -> Client:
+    return Client(need("docker"), tmp_path / "home", environment={"DOCKER_HOST": daemon.address})
+
+
+@pytest.fixture
+def composition(docker: Client, need: Callable[[str], Path], tmp_path: Path) -> Iterator[Composition]:
+    command = compose_command(need("docker"), find_program("docker-compose")) or [str(need("docker-compose"))]
+    made = Composition(tmp_path / "compose", command, docker)
+    try:
+        yield made
+    finally:
+        made.run("--profile", "cache", "down", "--volumes", "--timeout", "10")
+
+
+@pytest.fixture
+def hello(docker: Client, need: Callable[[str], Path], tmp_path: Path) -> str:
+    """An image that the daemon has, and nobody else."""
+    name = f"hello-{secrets.token_hex(4)}:1"
+    archive = write_program(tmp_path / "hello.tar", name, [need("busybox")], {"Cmd": ["echo", "hello"]})
+    docker.run("load", "--input", str(archive))
+    return name
+
+
+def await_ready(docker: Client, composition: Composition, service: str) -> None:
+    """Returns when its health check succeeds, as `up --wait` of newer composes does."""
+    deadline = time.monotonic() + READY_SECONDS
+    (container,) = docker.run("ps", "--quiet", "--filter", f"label=com.docker.compose.service={service}").split()
+    while docker.run("inspect", "--format", "{{.State.Health.Status}}", container) != "healthy":
+        assert time.monotonic() < deadline, composition.logs()
+        time.sleep(0.2)
+
+
+def services(docker: Client) -> set[str]:
+    """The services whose containers run."""
+    return set(docker.run("ps", "--format", '{{.Label "com.docker.compose.service"}}').split())
+
+
+def log_in(docker: Client, composition: Composition) -> None:
+    """As the user whose password stands in .env."""
+    user, password = (composition.secrets[name] for name in ("REGISTRY_USER", "REGISTRY_PASSWORD"))
+    docker.run("login", "--username", user, "--password-stdin", REGISTRY, stdin=password)
+
+
+def send(docker: Client, image: str, name: str) -> None:
+    """Pushes the image under another name and forgets that name."""
+    docker.run("tag", image, name)
+    docker.run("push", name)
+    docker.run("rmi", name)
+
+
+def test_what_the_file_brings_up_is_pushed_to_and_pulled_from_and_goes_away_again(
+    docker: Client, composition: Composition, hello: str
+) -> None:
+    composition.run("up", "--detach")
+    await_ready(docker, composition, "registry")
+    assert services(docker) == {"object-store", "registry"}
+    name = f"{REGISTRY}/team/{hello}"
+    docker.run("tag", hello, name)
+    assert "no basic auth credentials" in docker.fail("push", name)
+    log_in(docker, composition)
+    send(docker, hello, name)
+    docker.run("rmi", hello)
+
+    composition.run("up", "--detach")  # repeating it changes nothing
+    await_ready(docker, composition, "registry")
+    docker.run("pull", name)
+    assert docker.run("run", "--rm", "--network", "none", name) == "hello"
+
+    docker.run("rmi", name)
+    composition.run("down", "--volumes")
+    for what in (("ps", "--all"), ("volume", "ls"), ("network", "ls", "--filter", "type=custom")):
+        assert docker.run(*what, "--quiet") == "", what
+
+
+def test_the_cache_is_a_profile_serves_while_the_upstream_is_away_and_shows_nobody_what_was_pushed(
+    docker: Client, composition: Composition, hello: str
+) -> None:
+    composition.run("--profile", "cache", "up", "--detach")
+    for service in ("registry", "cache"):
+        await_ready(docker, composition, service)
+    send(docker, hello, f"{UPSTREAM}/library/{hello}")
+    log_in(docker, composition)
+    send(docker, hello, f"{REGISTRY}/team/{hello}")
+    docker.run("rmi", hello)
+
+    name = f"{CACHE}/docker.io/library/{hello}"
+    docker.run("pull", name)
+    docker.run("rmi", name)
+    composition.run("stop", "--timeout", "10", "upstream")
+    docker.run("pull", hello)  # the cache is the daemon's mirror of Docker Hub
+    assert docker.run("run", "--rm", "--network", "none", hello) == "hello"
+    docker.fail("pull", f"{CACHE}/team/{hello}")
+    docker.run("tag", hello, name)
+    assert "denied: requested access to the resource is denied" in docker.fail("push", name)
+    docker.run("rmi", hello, name)
