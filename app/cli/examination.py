@@ -56,6 +56,13 @@ class Asked:
     root: Path
     config: Path | None
 
+    @property
+    def tls(self) -> bool | None:
+        """Whether the registry speaks TLS, as far as the command was told: a node that pulls has no configuration of it."""
+        if self.url is not None:
+            return self.url.startswith("https:")
+        return True if self.ca is not None else None
+
 
 class Examination:
     """One examination. `installation` is None where the configuration cannot be read; `refusal` says why."""
@@ -68,7 +75,11 @@ class Examination:
         self._installation = installation
         self._refusal = refusal or (installation.refusal if installation else None)
         self._settings = installation.settings if installation else Settings()
-        self._hosts = installation.hosts(asked.hosts) if installation else [Host(name, "https") for name in asked.hosts]
+        self._hosts = (
+            installation.hosts(asked.hosts, tls=asked.tls)
+            if installation
+            else [Host(name, "https") for name in asked.hosts]
+        )
         self._ca = asked.ca
         self._name: str | None = None
         self._url = asked.url

@@ -73,10 +73,14 @@ class Installation:
             for one in self.settings.listening()
         ]
 
-    def hosts(self, named: Sequence[str]) -> list[Host]:
-        """The registry's names: those of the options, and that of http.public_url."""
+    def hosts(self, named: Sequence[str], *, tls: bool | None = None) -> list[Host]:
+        """The registry's names: those of the options, and that of http.public_url.
+
+        `tls` is how the former are spoken to, where that is known better than from the configuration.
+        """
         public = urlsplit(self.settings.http.public_url or "")
-        tls = public.scheme == "https" or any(one.tls for one in self.settings.listening())
+        if tls is None:
+            tls = public.scheme == "https" or any(one.tls for one in self.settings.listening())
         found = [Host(public.netloc, public.scheme)] if public.netloc else []
         found += [Host(name, "https" if tls else "http") for name in named]
         return list({host.text: host for host in found}.values())

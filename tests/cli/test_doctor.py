@@ -127,6 +127,21 @@ def test_before_anything_is_configured_nothing_fails_and_nothing_is_made(doctor:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("known", ["url", "ca"])
+def test_a_node_that_only_pulls_is_not_advised_to_do_without_tls(
+    doctor: Doctor, server: RegistryServer, tmp_path: Path, known: str
+) -> None:
+    (tmp_path / "etc/docker").mkdir(parents=True)
+    (tmp_path / "etc/containers").mkdir()
+    assert server.ca is not None
+    told = ("--url", f"https://{server.host}") if known == "url" else ("--ca", str(server.ca))
+    ended = doctor("--json", "--only", "clients", "--host", "registry.example:5045", "--root", str(tmp_path), *told)
+    checks = {check["name"]: check for check in json.loads(ended.stdout)["checks"]}
+    assert {"docker registry.example:5045", "podman registry.example:5045"} <= set(checks)
+    assert "wants TLS" not in ended.stdout
+    assert "--plain-http" not in ended.stdout
+
+
 def test_an_unknown_key_says_what_was_meant_and_what_could_not_be_looked_at(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / "c.yml").write_text("http: {prot: 5000}\n")
     ended = doctor("--config", "c.yml", "--json", "--root", str(tmp_path))
