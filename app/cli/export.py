@@ -118,13 +118,15 @@ def export(  # noqa: PLR0913  (options)
     known = _held(have or [])
 
     async def work(opened: Opened) -> None:
+        from app.proxy.namespace import Namespace
         from app.transfer.exporting import Exporter, Format, Wish
 
         wish = Wish(wanted, Format(where.form), platforms, referrers=referrers, have=known, host=host)
-        upstreams = opened.proxy.upstreams if opened.proxy else ()
-        await _export(Exporter(opened.bucket, upstreams, opened.settings.proxy.default_upstream), wish, where, as_json)
+        proxy = opened.settings.proxy
+        upstreams = [Namespace(upstream) for upstream in proxy.upstreams]
+        await _export(Exporter(opened.bucket, upstreams, proxy.default_upstream), wish, where, as_json)
 
-    return on_store(config, work, upstreams=True)
+    return on_store(config, work)
 
 
 async def _export(exporter: Any, wish: "Wish", target: Target, as_json: bool) -> None:

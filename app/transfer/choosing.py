@@ -1,7 +1,7 @@
 """Which images of the store references mean, where repository and tag may be globs."""
 
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -11,7 +11,7 @@ from app.oci.digests import Digest, is_digest, parse_digest
 from app.oci.errors import ManifestUnknown, NameInvalid, NameUnknown, RegistryError, TagInvalid
 from app.oci.names import Name, parse_name
 from app.oci.references import Tag, parse_tag
-from app.proxy.upstreams import Upstream
+from app.proxy.namespace import Namespace
 from app.registry import tags
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.failures import translated
@@ -24,27 +24,38 @@ _NAMES: Final = re.compile(r"[a-z0-9._/*?\[\]!-]{1,254}")
 _TAGS: Final = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
 _SIGNATURE: Final = re.compile(r"sha(256|512)-[0-9a-f]{64,128}(\..*)?")
 _PAGE: Final = 1000
+_HERE: Final = "localhost"
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One image: `name` is its repository here, `called` what clients call that, and `entry` its manifest."""
+    """One image: `name` is its repository here, `entry` its manifest.
+
+    `called` is what clients call the repository, `home` what another registry of this kind does: its upstream comes first,
+    or `localhost` for what was pushed here.
+    """
 
     name: Name
     called: str
+    home: str
     reference: Tag | Digest
     entry: Entry
 
     def __str__(self) -> str:
         """`repository:tag` or `repository@digest`."""
-        return f"{self.called}{'@' if is_digest(self.reference) else ':'}{self.reference}"
+        return f"{self.called}{self.ending}"
+
+    @property
+    def ending(self) -> str:
+        """The tag or the digest, with the mark before it."""
+        return f"{'@' if is_digest(self.reference) else ':'}{self.reference}"
 
 
 class Choosing:
     """Reads references. A plain name means local content first, then the default upstream's, as in a pull."""
 
     def __init__(
-        self, bucket: Bucket, upstreams: Iterable[Upstream] = (), default: str | None = None, host: str | None = None
+        self, bucket: Bucket, upstreams: Iterable[Namespace] = (), default: str | None = None, host: str | None = None
     ) -> None:
         """`host` is put before the names of what was pushed here."""
         known = list(upstreams)
@@ -100,13 +111,13 @@ class Choosing:
             if is_digest(reference):
                 found = await self._stored(name, Digest(reference))
                 if found is not None:
-                    yield Chosen(name, self._called(name), found.digest, found)
+                    yield Chosen(name, *self._called(name), found.digest, found)
                 continue
             wanted = await self._tags(name, reference) if _GLOB.search(reference) else [Tag(reference)]
             entries = await side_by_side(partial(self._tagged, name), wanted)
             for tag, entry in zip(wanted, entries, strict=True):
                 if entry is not None:
-                    yield Chosen(name, self._called(name), tag, entry)
+                    yield Chosen(name, *self._called(name), tag, entry)
 
     async def _repositories(self, names: str) -> AsyncIterator[Name]:
         if not _GLOB.search(names):
@@ -143,25 +154,12 @@ class Choosing:
     async def _stored(self, name: Name, digest: Digest) -> Entry | None:
         return await first_entry(self._bucket, name, digest)
 
-    def _called(self, name: Name) -> str:
+    def _called(self, name: Name) -> tuple[str, str]:
         first, _, rest = name.partition("/")
         upstream = self._prefixes.get(first) if rest else None
         if upstream is not None:
-            return f"{upstream}/{rest}"
-        return f"{self._host}/{name}" if self._host else name
-
-
-def titles(chosen: Sequence[Chosen]) -> dict[str, str]:
-    """What `org.opencontainers.image.ref.name` says of each image, by its whole name.
-
-    It is the tag, as Docker and containerd write it, or the whole name where two of an archive have the same tag, so that
-    skopeo can tell them apart.
-    """
-    named = [image for image in chosen if not is_digest(image.reference)]
-    often = {image.reference: 0 for image in named}
-    for image in named:
-        often[image.reference] += 1
-    return {str(image): image.reference if often[image.reference] == 1 else str(image) for image in named}
+            return f"{upstream}/{rest}", f"{upstream}/{rest}"
+        return f"{self._host}/{name}" if self._host else name, f"{_HERE}/{name}"
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """What an archive of images holds, file by file, in each of the formats."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from app.registry.failures import translated
 from app.registry.keys import Entry
 from app.registry.manifests import Manifests
 from app.registry.publishing import first_linked
-from app.transfer.choosing import titles
+from app.transfer.choosing import Chosen
 from app.transfer.gathering import Image, Part, Referrer
 from app.transfer.loadable import Loadable, ending
 from app.transfer.tarball import Member
@@ -25,9 +26,11 @@ from app.transfer.tarball import Member
 IMAGE_NAME: Final = "io.containerd.image.name"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 NAME: Final = "edge-registry.name"
-"""What an image is called here, where the annotations above say something else, or nothing."""
+"""What an image is called here, for `import`: plain names mean Docker Hub elsewhere, and signatures have no names."""
 DELTA: Final = "edge-registry.delta"
 """On an index: which blobs are left out, in words."""
+_HINT: Final = "DELTA-for-edge-registry-import-only/README"
+"""Where `docker load` finds no manifest.json it looks into the folders, in their order, and complains of the first."""
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -71,7 +74,7 @@ def contents(
     if form is Format.COMBINED and loadable and not left_out:
         members.append(_small("manifest.json", _json(_manifest(images, loadable, _blob_path, _blob_path))))
     if left_out:
-        members.append(_small("DELTA", f"{_said(left_out)}\n".encode()))
+        members.append(_small(_HINT, f"{_said(left_out)}\n".encode()))
     return Contents([*members, *(_member(bucket, part, _blob_path(part.digest)) for part in kept)], left_out)
 
 
@@ -87,17 +90,37 @@ def _docker(bucket: Bucket, images: Sequence[Image], loadable: Mapping[str, Load
     return Contents([_small("manifest.json", _json(manifest)), *members], [])
 
 
+def distinct(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Entries of an index.json, such that skopeo can tell them apart.
+
+    What they are called there is their tag, as Docker and containerd write it, or the whole name where several have the
+    same tag.
+    """
+    listed = list(entries)
+    often = Counter(entry.get("annotations", {}).get(REF_NAME) for entry in listed)
+    return [
+        _told_apart(entry) if often[entry.get("annotations", {}).get(REF_NAME)] > 1 else dict(entry) for entry in listed
+    ]
+
+
+def _told_apart(entry: Mapping[str, Any]) -> dict[str, Any]:
+    annotations = entry.get("annotations", {})
+    if REF_NAME not in annotations or IMAGE_NAME not in annotations:
+        return dict(entry)
+    return {**entry, "annotations": {**annotations, REF_NAME: annotations[IMAGE_NAME]}}
+
+
 def _entries(images: Sequence[Image]) -> list[dict[str, Any]]:
     """What stands in index.json: the images, then what refers to them, each once."""
-    names = titles([image.chosen for image in images])
-    found = {}
-    for image in images:
-        title = str(image.chosen)
-        annotations = {IMAGE_NAME: title} | ({REF_NAME: names[title]} if title in names else {})
-        found[title] = _entry(image.chosen.entry, annotations)
+    found = {str(image.chosen): _entry(image.chosen.entry, _names(image.chosen)) for image in images}
     for referrer in sorted(_referrers(images), key=str):
-        found.setdefault(str(referrer), _entry(referrer.entry, {NAME: str(referrer)}))
-    return list(found.values())
+        found.setdefault(str(referrer), _entry(referrer.entry, {NAME: f"{referrer.subject.home}{referrer.ending}"}))
+    return distinct(found.values())
+
+
+def _names(chosen: Chosen) -> dict[str, str]:
+    names = {IMAGE_NAME: str(chosen), NAME: f"{chosen.home}{chosen.ending}"}
+    return names if is_digest(chosen.reference) else names | {REF_NAME: chosen.reference}
 
 
 def _referrers(images: Iterable[Image]) -> list[Referrer]:

@@ -7,8 +7,8 @@ from typing import Final
 from app.oci.digests import Digest
 from app.oci.errors import BlobUnknown, ManifestUnknown, RegistryError
 from app.proxy.images import EVERY
+from app.proxy.namespace import Namespace
 from app.proxy.pins import own_platform
-from app.proxy.upstreams import Upstream
 from app.registry.bucket import Bucket
 from app.transfer.choosing import Choosing
 from app.transfer.contents import Contents, Format, contents
@@ -53,7 +53,7 @@ class Export:
 class Exporter:
     """Exports from one store. It asks no upstream; `upstreams` and `default` tell which names mean what is cached."""
 
-    def __init__(self, bucket: Bucket, upstreams: Sequence[Upstream] = (), default: str | None = None) -> None:
+    def __init__(self, bucket: Bucket, upstreams: Sequence[Namespace] = (), default: str | None = None) -> None:
         self._bucket = bucket
         self._upstreams = upstreams
         self._default = default

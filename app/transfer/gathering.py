@@ -64,13 +64,17 @@ class Child:
 class Referrer:
     """A signature or the like of an image; `tag` where it has one, as cosign gives them."""
 
-    name: Name
-    called: str
+    subject: Chosen
     entry: Entry
     tag: Tag | None
 
     def __str__(self) -> str:
-        return f"{self.called}:{self.tag}" if self.tag else f"{self.called}@{self.entry.digest}"
+        return f"{self.subject.called}{self.ending}"
+
+    @property
+    def ending(self) -> str:
+        """The tag or the digest, with the mark before it."""
+        return f":{self.tag}" if self.tag else f"@{self.entry.digest}"
 
 
 @dataclass(slots=True)
@@ -184,7 +188,7 @@ class Gathering:
             page = await ReferrersOf(self._bucket, chosen.name).list(subject, None, last)
             for item in page.descriptors:
                 entry = await first_entry(self._bucket, chosen.name, Digest(item["digest"]))
-                found += [Referrer(chosen.name, chosen.called, entry, None)] if entry else []
+                found += [Referrer(chosen, entry, None)] if entry else []
             if page.next is None:
                 break
             last = page.next
@@ -192,7 +196,7 @@ class Gathering:
         for listed in (await self._bucket.driver.list(prefix)).entries:
             tag = keys.tagged(listed.key)
             living = await tags.read_living(self._bucket, chosen.name, tag)
-            found += [Referrer(chosen.name, chosen.called, living[0], tag)] if living else []
+            found += [Referrer(chosen, living[0], tag)] if living else []
         return found
 
     async def _read(self, name: Name, entry: Entry) -> tuple[bytes, Manifest]:

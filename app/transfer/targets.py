@@ -16,6 +16,7 @@ from typing import IO, Any, Final
 
 from app.errors import StartError
 from app.oci.digests import algorithm_of, new_hash
+from app.transfer.contents import IMAGE_NAME, NAME, REF_NAME, distinct
 from app.transfer.tarball import Member, Progress
 
 _BATCH: Final = 1 << 20
@@ -23,7 +24,7 @@ _GZIP: Final = 31
 """zlib's way to say gzip; it writes no time and no name."""
 _LEVEL: Final = 1
 """Layers are compressed already."""
-_NAMES: Final = ("io.containerd.image.name", "edge-registry.name")
+_NAMES: Final = (IMAGE_NAME, NAME, REF_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ async def _merged(index: Any, chunks: AsyncIterator[bytes]) -> AsyncIterator[byt
     names = {_name(entry) for entry in new["manifests"]}
     kept = [entry for entry in index.get("manifests", []) if _name(entry) not in names]
     annotations = {**index.get("annotations", {}), **new.get("annotations", {})}
-    merged = {**new, "manifests": sorted([*kept, *new["manifests"]], key=_name)}
+    merged = {**new, "manifests": distinct(sorted([*kept, *new["manifests"]], key=_name))}
     merged |= {"annotations": annotations} if annotations else {}
     yield json.dumps(merged, sort_keys=True, separators=(",", ":")).encode()
 
