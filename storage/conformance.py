@@ -366,6 +366,18 @@ class DriverConformance:
             await driver.delete("key", fence=expired(driver))
         assert (await driver.get("key")).data == b"1"
 
+    async def test_a_bulk_delete_before_its_fence_ends_is_made(self, driver: Driver, other: Driver) -> None:
+        names = [f"many/{number:04}" for number in range(1200)]
+        await put_all(driver, [*names[::2], "stays"])
+        await driver.delete_many(names, fence=driver.fence())
+        assert await keys(other) == ["stays"]
+
+    async def test_a_bulk_delete_after_its_fence_ended_is_refused_whole(self, driver: Driver, other: Driver) -> None:
+        await put_all(driver, ["a", "b", "c"])
+        with pytest.raises(FenceExpired):
+            await driver.delete_many(["a", "absent", "b"], fence=expired(driver))
+        assert await keys(other) == ["a", "b", "c"]
+
     # Writers
 
     @pytest.mark.parametrize("size", [0, 1, 300_000, 5 << 20])

@@ -163,8 +163,11 @@ class Driver(Protocol):
         """Removes a key; a key that is not there is no error. Raises FenceExpired, OutcomeUnknown."""
         ...
 
-    async def delete_many(self, keys: Sequence[str]) -> None:
-        """Removes up to any number of keys, in bulk where the store can. Raises Unavailable when any of them may remain."""
+    async def delete_many(self, keys: Sequence[str], *, fence: Fence | None = None) -> None:
+        """Removes up to any number of keys, in bulk where the store can.
+
+        Raises FenceExpired when the fence ended before all were gone, Unavailable when any of them may remain.
+        """
         ...
 
     async def list(self, prefix: str, *, after: str = "", limit: int = PAGE) -> Page:

@@ -87,11 +87,11 @@ class FilesystemDriver:
         """Removes a key that may not be there, durably. Raises FenceExpired, OutcomeUnknown."""
         await self._write(lambda: self._folder.delete([key], fence))
 
-    async def delete_many(self, keys: Sequence[str]) -> None:
-        """Removes the keys, durably. Raises Unavailable or AccessDenied when any of them may remain."""
+    async def delete_many(self, keys: Sequence[str], *, fence: Fence | None = None) -> None:
+        """Removes the keys, durably. Raises FenceExpired, Unavailable or AccessDenied when any of them may remain."""
         for begin in range(0, len(keys), BATCH):
             batch = list(keys[begin : begin + BATCH])
-            await self._write(lambda batch=batch: self._folder.delete(batch))  # type: ignore[misc]
+            await self._write(lambda batch=batch: self._folder.delete(batch, fence))  # type: ignore[misc]
 
     async def list(self, prefix: str, *, after: str = "", limit: int = PAGE) -> Page:
         """Up to `limit` keys that begin with `prefix` and sort after `after`. Raises Unavailable, AccessDenied."""

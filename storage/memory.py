@@ -111,10 +111,10 @@ class MemoryDriver:
         self._refuse_expired(fence)
         self._shelf.delete(key)
 
-    async def delete_many(self, keys: Sequence[str]) -> None:
-        """Removes the keys."""
+    async def delete_many(self, keys: Sequence[str], *, fence: Fence | None = None) -> None:
+        """Removes the keys. Raises FenceExpired."""
         for key in keys:
-            await self.delete(key)
+            await self.delete(key, fence=fence)
 
     async def list(self, prefix: str, *, after: str = "", limit: int = PAGE) -> Page:
         """Up to `limit` keys that begin with `prefix` and sort after `after`."""

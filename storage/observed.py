@@ -72,10 +72,10 @@ class Observed:
         with _timed("delete", self._observe):
             await self._driver.delete(key, fence=fence)
 
-    async def delete_many(self, keys: Sequence[str]) -> None:
+    async def delete_many(self, keys: Sequence[str], *, fence: Fence | None = None) -> None:
         """As the driver's, timed."""
         with _timed("delete_many", self._observe):
-            await self._driver.delete_many(keys)
+            await self._driver.delete_many(keys, fence=fence)
 
     async def list(self, prefix: str, *, after: str = "", limit: int = PAGE) -> Page:
         """As the driver's, timed."""

@@ -20,7 +20,7 @@ from storage.s3_client import LARGE, S3Client
 from storage.s3_listing import list_page
 from storage.s3_probe import probe
 from storage.s3_writer import S3Writer, discard
-from storage.s3_xml import deletion, parse_fields
+from storage.s3_xml import deletion
 from storage.settings import S3Settings
 
 FENCE_SECONDS: Final = 900.0
@@ -97,16 +97,14 @@ class S3Driver:
         except NotFound:
             return
 
-    async def delete_many(self, keys: Sequence[str]) -> None:
+    async def delete_many(self, keys: Sequence[str], *, fence: Fence | None = None) -> None:
         for at in range(0, len(keys), PAGE):
             body = deletion([check_key(key) for key in keys[at : at + PAGE]])
             md5 = b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
             headers = {"content-md5": md5, "content-type": "application/xml"}
-            answer = await self._client.call(
-                "POST", query={"delete": ""}, headers=headers, body=body, length=len(body), within=LARGE
+            await self._client.call(
+                "POST", query={"delete": ""}, headers=headers, body=body, length=len(body), fence=fence, within=LARGE
             )
-            if "Error" in parse_fields(answer.body):
-                raise Unavailable("the store did not delete every key")
 
     async def list(self, prefix: str, *, after: str = "", limit: int = PAGE) -> Page:
         return await list_page(self._client, check_prefix(prefix), after, min(limit, PAGE))

@@ -33,7 +33,7 @@ from storage.errors import (
     Unavailable,
     Unsupported,
 )
-from storage.s3_xml import parse_fields
+from storage.s3_xml import parse_fields, parse_late_failure
 from storage.settings import S3Settings
 from storage.sigv4 import Keys, Signer, encode_path, encode_query
 
@@ -302,8 +302,7 @@ def _reason(exc: BaseException) -> str:
 def _failure(answer: Answer, key: str, fence: Fence | None) -> StorageError | None:
     """The error that an answer means, or None."""
     if answer.status < 300:
-        late = b"<Error>" in answer.body[:200] and parse_fields(answer.body)  # Complete and copies fail after their 200
-        return Unavailable(f"the store failed late: {late.get('Code', '')}") if late else None
+        return _late_failure(answer, fence) if b"<Error>" in answer.body[:200] else None
     fields = parse_fields(answer.body)
     code, message = fields.get("Code", ""), fields.get("Message", "")
     if code in _FULL_CODES or answer.status == 507:
@@ -321,6 +320,17 @@ def _failure(answer: Answer, key: str, fence: Fence | None) -> StorageError | No
             return FenceExpired("the store refused a write whose deadline has passed")
         return AccessDenied(_denial(code))
     return StorageError(f"the store answered {answer.status} {code}".rstrip())
+
+
+def _late_failure(answer: Answer, fence: Fence | None) -> StorageError | None:
+    """What went wrong after a 200: a completion, a copy, or some keys of a bulk delete, which may be repeated whole."""
+    failure = parse_late_failure(answer.body)
+    if failure is None:
+        return None
+    code, message = failure
+    if fence is not None and "expired" in message.lower():  # MinIO says so key by key
+        return FenceExpired("the store refused a write whose deadline has passed")
+    return Unavailable(f"the store failed late: {code}")
 
 
 def _denial(code: str) -> str:

@@ -1,6 +1,7 @@
 """What a bucket can do, tried at start with throw-away keys: stores differ, and some ignore what they do not know."""
 
 import secrets
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from storage.driver import Absent, Capabilities, Fence, Finding, Version
@@ -21,7 +22,7 @@ async def probe(driver: "Driver", skew: float) -> Capabilities:
         listed = [entry.key for entry in (await driver.list(f"{base}/")).entries] == [f"{base}/a"]
         creates = await _refused(driver, f"{base}/a", Absent())
         matches = await _refused(driver, f"{base}/a", Version('"00000000000000000000000000000000"'))
-        fenced = await _fence_holds(driver, f"{base}/stale")
+        fenced = await _fence_holds(driver, f"{base}/stale", f"{base}/a")
     finally:
         await driver.delete_many([f"{base}/a", f"{base}/stale"])
     findings = (
@@ -49,10 +50,20 @@ async def _refused(driver: "Driver", key: str, condition: "Condition") -> bool:
     return False
 
 
-async def _fence_holds(driver: "Driver", key: str) -> bool:
+async def _fence_holds(driver: "Driver", key: str, there: str) -> bool:
+    """Whether a stale write is refused, and a stale bulk delete too, which keeps its key."""
     fence = driver.fence()
+    stale = Fence(fence.signed_at - 2 * fence.lifetime, fence.lifetime)
+    return (
+        await _expires(driver.put(key, b"", fence=stale))
+        and await _expires(driver.delete_many([there], fence=stale))
+        and [entry.key for entry in (await driver.list(there)).entries] == [there]
+    )
+
+
+async def _expires(work: Awaitable[None]) -> bool:
     try:
-        await driver.put(key, b"", fence=Fence(fence.signed_at - 2 * fence.lifetime, fence.lifetime))
+        await work
     except FenceExpired:
         return True
     except StorageError:

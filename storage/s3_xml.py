@@ -39,6 +39,21 @@ def parse_fields(body: bytes) -> dict[str, str]:
     return {"": _local(root.tag)} | {_local(child.tag): child.text or "" for child in root}
 
 
+def parse_late_failure(body: bytes) -> tuple[str, str] | None:
+    """Code and message of the first failure in the body of a 200; None where this is no such answer."""
+    try:
+        root = ElementTree.fromstring(body)  # noqa: S314  (as above)
+    except ElementTree.ParseError:
+        return None
+    if _local(root.tag) not in ("Error", "DeleteResult"):
+        return None
+    found = next((item for item in root.iter() if _local(item.tag) == "Error"), None)
+    if found is None:
+        return None
+    fields = {_local(child.tag): child.text or "" for child in found}
+    return fields.get("Code", ""), fields.get("Message", "")
+
+
 def completion(parts: Sequence[tuple[int, str, int]]) -> bytes:
     """The body of CompleteMultipartUpload from (number, ETag, size)."""
     rows = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{escape(etag)}</ETag></Part>" for n, etag, _ in parts)

@@ -45,8 +45,8 @@ class Below:
     async def delete(self, key: str, *, fence: Fence | None = None) -> None:
         await self._driver.delete(self._prefix + key, fence=fence)
 
-    async def delete_many(self, keys: Sequence[str]) -> None:
-        await self._driver.delete_many([self._prefix + key for key in keys])
+    async def delete_many(self, keys: Sequence[str], *, fence: Fence | None = None) -> None:
+        await self._driver.delete_many([self._prefix + key for key in keys], fence=fence)
 
     async def list(self, prefix: str, *, after: str = "", limit: int = PAGE) -> Page:
         start = self._prefix + after if after else ""

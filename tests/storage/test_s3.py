@@ -114,6 +114,19 @@ async def test_the_probe_sees_a_store_that_ignores_conditions_and_fences(
     assert await keys(driver) == []
 
 
+async def test_the_probe_sees_a_store_that_deletes_in_bulk_after_the_fence(
+    driver: S3Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = driver.delete_many
+
+    async def careless(keys: list[str], **_: object) -> None:
+        await honest(keys)
+
+    monkeypatch.setattr(driver, "delete_many", careless)
+    assert not (await driver.probe()).fences
+    assert await keys(driver) == []
+
+
 async def test_a_presigned_url_needs_no_credentials_and_ends(driver: S3Driver) -> None:
     await driver.put("data/a+b", b"bytes")
     url = await driver.presign("data/a+b", lifetime=1, filename="x y.bin")
