@@ -64,9 +64,11 @@ class Blobs:
                     yield reader
                     return
             except NotFound:
+                found = await linked(self._bucket, self._name, blob.digest)
                 if copy == blob.copy:
-                    copies = [other for other in await linked(self._bucket, self._name, blob.digest) if other != copy]
-                await self._bury(blob.digest, copy)
+                    copies = [other for other in found if other != copy]
+                if copy in found:  # else it was collected since it was found: nothing is lost
+                    await self._bury(blob.digest, copy)
         raise BlobUnknown(detail={"digest": blob.digest})
 
     @translated

@@ -117,12 +117,12 @@ class ByteCache:
             self._size -= len(self._known.popitem(last=False)[1])
 
 
-async def side_by_side(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
-    """Awaits `work` for every item, a bounded number at once, in order. The first failure cancels the rest."""
+async def side_by_side(work: Callable[[T], Awaitable[R]], items: Iterable[T], *, most: int = _AT_ONCE) -> list[R]:
+    """Awaits `work` for every item, `most` at once, in order. The first failure cancels the rest."""
     everything = list(items)
     if len(everything) == 1:
         return [await work(everything[0])]
-    places = asyncio.Semaphore(_AT_ONCE)
+    places = asyncio.Semaphore(most)
 
     async def one(item: T) -> R:
         async with places:

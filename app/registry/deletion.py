@@ -1,77 +1,52 @@
 """DELETE of a blob: the collector's protocol on one repository's links (design, section 5, rule 2)."""
 
-import json
-import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from app.oci.digests import Digest
-from app.oci.errors import ManifestInvalid, Unavailable
-from app.oci.manifests import digests_named
 from app.oci.names import Name
 from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
-from app.registry.keys import Copy, Entry
-from app.registry.listing import every
-from app.registry.publishing import unbind
-from app.registry.stored import read_manifest
-from storage import NotFound
+from app.registry.intents import Intents
+from app.registry.keys import Copy
+from app.registry.needs import Needs, StoredNeeds
+
+Links = Mapping[Digest, Collection[Copy]]
+"""Links of one repository: a blob's digest, and the copies of it that are linked."""
 
 
 async def delete_links(bucket: Bucket, name: Name, digest: Digest, copies: Collection[Copy]) -> bool:
-    """Deletes `name`'s links to these copies unless they are needed; says whether it did. (Model: collector(repo=name).)
+    """Deletes `name`'s links to these copies unless they are needed; says whether it did. (Model: Deleter(name).)
 
     Raises Unavailable when it cannot be told whether they are needed.
     """
-    fence = bucket.driver.fence()
-    if await _needed(bucket, name, digest, copies):
-        return False
-    scope = keys.escape(name)
-    await side_by_side(lambda copy: bucket.driver.put(keys.tombstone(copy, scope), b"", fence=fence), copies)
-    if await _needed(bucket, name, digest, copies):
-        return False
-    for copy in copies:
-        await unbind(bucket, name, digest, copy, fence)
-    return True
+    return digest in await delete_unneeded(bucket, name, {digest: copies}, Intents(bucket), StoredNeeds(bucket))
 
 
-async def _needed(bucket: Bucket, name: Name, digest: Digest, copies: Collection[Copy]) -> bool:
+async def delete_unneeded(bucket: Bucket, name: Name, links: Links, intents: Intents, needs: Needs) -> set[Digest]:
+    """As `delete_links` for many blobs, whose manifests are listed twice for all of them; returns what went.
+
+    Raises Unavailable, StorageError; FenceExpired where it took too long, and what was done until then stays done.
+    """
+    driver, scope = bucket.driver, keys.escape(name)
+    fence = driver.fence()
+    links = await _unneeded(name, links, intents, needs)
+    await side_by_side(lambda copy: driver.put(keys.tombstone(copy, scope), b"", fence=fence), _copies(links))
+    links = await _unneeded(name, links, intents, needs)
+    pairs = [(digest, copy) for digest, copies in links.items() for copy in copies]
+    await driver.delete_many([keys.link(name, digest, copy) for digest, copy in pairs], fence=fence)
+    await driver.delete_many([keys.holder(digest, copy, name) for digest, copy in pairs], fence=fence)
+    return set(links)
+
+
+async def _unneeded(name: Name, links: Links, intents: Intents, needs: Needs) -> Links:
     """Intents first, then manifests: the other order misses a publication that ends in between. (Model: looks.)"""
-    return await _intended(bucket, copies) or await _named(bucket, name, digest)
+    if not links:
+        return {}
+    intended = await intents.naming(_copies(links))
+    free = {digest: copies for digest, copies in links.items() if intended.isdisjoint(copies)}
+    named = await needs.named(name, free) if free else set()
+    return {digest: copies for digest, copies in free.items() if digest not in named}
 
 
-async def _intended(bucket: Bucket, copies: Collection[Copy]) -> bool:
-    wanted = {copy.uuid for copy in copies}
-
-    oldest = time.time() - bucket.lifetimes.intent - bucket.lifetimes.fence
-
-    async def names_one(key: str) -> bool:
-        try:
-            found = await bucket.driver.get(key)
-        except NotFound:
-            return False  # released since it was listed: what it published is a manifest or a link now
-        if found.modified < oldest:
-            return False  # expired, whatever the clocks: its publication can no longer happen (model: expire_intents)
-        return not wanted.isdisjoint(json.loads(found.data)["copies"])
-
-    intents = [entry.key async for entry in every(bucket.driver, keys.INTENTS)]
-    return any(await side_by_side(names_one, intents))
-
-
-async def _named(bucket: Bucket, name: Name, digest: Digest) -> bool:
-    async def names_it(key: str) -> bool:
-        entry = keys.entry_of(key, 0)
-        return digest in await _digests(bucket, name, entry)
-
-    found = [entry.key async for entry in every(bucket.driver, keys.manifests(name))]
-    return any(await side_by_side(names_it, found))
-
-
-async def _digests(bucket: Bucket, name: Name, entry: Entry) -> set[str]:
-    try:
-        data = await read_manifest(bucket, name, entry)
-    except NotFound:
-        return set()
-    try:
-        return digests_named(data)
-    except ManifestInvalid as exc:
-        raise Unavailable("a stored manifest cannot be read: nothing is deleted") from exc
+def _copies(links: Links) -> list[Copy]:
+    return [copy for copies in links.values() for copy in copies]

@@ -19,7 +19,8 @@
     upkeep/intents/<random>                                       copies that a publication is about to need
     upkeep/leases/<name>                                          which replica does something alone, and where it is
     upkeep/pins/<hash>, .../<hash>.images                         what is kept here, whole and fresh; what its globs meant
-    upkeep/tombstones/<uuid>/<R escaped, or !>                    a copy (or one link to it) about to be deleted
+    upkeep/reports/<kind>/<time>-<random>                         what a run of upkeep did
+    upkeep/tombstones/<uuid>/<R escaped, or !>/<random>           a copy (or one link to it) about to be deleted
     upkeep/quarantine/<uuid, or nonce.media type>                 bytes that are not what their key says: why, or themselves
 
 The copy `adopted![<root>!]<alg>!<hex>` is one that Distribution wrote, where it lies: its links and tombstones go, its bytes
@@ -30,6 +31,7 @@ from a page that begins inside a folder beside others whose names begin with its
 
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from app.oci.digests import Digest
@@ -48,6 +50,8 @@ SIGNING_KEYS: Final = "upkeep/keys/"
 LEASES: Final = "upkeep/leases/"
 PINS: Final = "upkeep/pins/"
 REPORTS: Final = "upkeep/reports/"
+PROBES: Final = "upkeep/probe/"
+"""What drivers try a store with; a process that was killed leaves some."""
 QUARANTINE: Final = "upkeep/quarantine/"
 ADOPTIONS: Final = "upkeep/adoptions/"
 DISTRIBUTION: Final = "docker/registry/v2/"
@@ -178,8 +182,12 @@ def holders(digest: Digest) -> str:
     return f"{HOLDERS}{_folder(digest)}/"
 
 
+def holders_of(digest: Digest, copy: Copy) -> str:
+    return f"{holders(digest)}{copy.name}/"
+
+
 def holder(digest: Digest, copy: Copy, name: Name) -> str:
-    return f"{holders(digest)}{copy.name}/{escape(name)}"
+    return f"{holders_of(digest, copy)}{escape(name)}"
 
 
 def holding(key: str) -> tuple[Copy, Name]:
@@ -268,8 +276,32 @@ def tombstones(copy: Copy) -> str:
 
 
 def tombstone(copy: Copy, scope: str) -> str:
-    """`scope` is an escaped repository name, or EVERYWHERE."""
-    return f"{tombstones(copy)}{scope}"
+    """A name for a new tombstone; `scope` is an escaped repository name, or EVERYWHERE.
+
+    Each is used once: who ends an old tombstone must not end one that somebody has just written.
+    """
+    return f"{tombstones(copy)}{scope}/{fresh()}"
+
+
+def buried(key: str) -> tuple[str, str]:
+    """The copy's uuid and the scope that a tombstone's key names."""
+    uuid, _, rest = key.removeprefix(TOMBSTONES).partition("/")
+    return uuid, rest.partition("/")[0]
+
+
+def upload_of(key: str) -> str:
+    """The folder of the upload whose key this is."""
+    return upload(key.removeprefix(UPLOADS).partition("/")[0])
+
+
+def reports(kind: str) -> str:
+    """The folder of the reports of a kind of run."""
+    return f"{REPORTS}{kind}/"
+
+
+def report(kind: str, at: float) -> str:
+    """A new report's key; `at` in seconds since 1970, so that key order is time order."""
+    return f"{reports(kind)}{datetime.fromtimestamp(at, UTC):%Y%m%dT%H%M%SZ}-{fresh()[:8]}"
 
 
 def quarantine(copy: Copy) -> str:

@@ -15,6 +15,7 @@ from app.oci.names import Name
 from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Copy
+from app.registry.listing import every
 from storage import ConditionFailed, Fence, FenceExpired, NotFound, StorageError
 
 _DEFINITE: Final = (RegistryError, FenceExpired, ConditionFailed)
@@ -47,11 +48,15 @@ async def tombstoned(bucket: Bucket, copies: Collection[Copy], scopes: Iterable[
         return set()
     wanted = {keys.EVERYWHERE, *(keys.escape(name) for name in scopes)}
     page = await bucket.driver.list(keys.TOMBSTONES)
-    found = {entry.key for entry in page.entries}
+    found = {keys.buried(entry.key) for entry in page.entries}
     if page.more:  # too many to see at once: ask copy by copy
-        pages = await side_by_side(lambda copy: bucket.driver.list(keys.tombstones(copy)), copies)
-        found = {entry.key for page in pages for entry in page.entries}
-    return {copy for copy in copies if any(keys.tombstone(copy, scope) in found for scope in wanted)}
+        pages = await side_by_side(lambda copy: _tombstones(bucket, copy), copies)
+        found = {tombstone for page in pages for tombstone in page}
+    return {copy for copy in copies if any((copy.uuid, scope) in found for scope in wanted)}
+
+
+async def _tombstones(bucket: Bucket, copy: Copy) -> set[tuple[str, str]]:
+    return {keys.buried(entry.key) async for entry in every(bucket.driver, keys.tombstones(copy))}
 
 
 async def bind(bucket: Bucket, name: Name, digest: Digest, copy: Copy, fence: Fence) -> None:
@@ -62,9 +67,9 @@ async def bind(bucket: Bucket, name: Name, digest: Digest, copy: Copy, fence: Fe
 
 
 async def unbind(bucket: Bucket, name: Name, digest: Digest, copy: Copy, fence: Fence | None = None) -> None:
-    """Takes a link away, then what was derived from it. (Model: delete_links.)"""
+    """Takes a link away, then what was derived from it: with a fence both, because a later mount may write both anew."""
     await bucket.driver.delete(keys.link(name, digest, copy), fence=fence)
-    await bucket.driver.delete(keys.holder(digest, copy, name))
+    await bucket.driver.delete(keys.holder(digest, copy, name), fence=fence)
 
 
 async def adopt(bucket: Bucket, name: Name, digest: Digest, sources: Iterable[Name]) -> Copy | None:

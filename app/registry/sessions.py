@@ -65,9 +65,14 @@ async def unseal(bucket: Bucket, upload_id: str, token: str, name: Name, owner: 
         raise BlobUploadUnknown()
     fields: dict[str, Any] = json.loads(payload)
     session = Session(id=upload_id, **fields)
+    demand_young(bucket, session)
+    return session
+
+
+def demand_young(bucket: Bucket, session: Session) -> None:
+    """Raises BlobUploadUnknown for an upload whose bytes a collector may soon take for nobody's."""
     if not -_SKEW <= time.time() - session.started < bucket.lifetimes.upload:
         raise BlobUploadUnknown("the upload is too old")
-    return session
 
 
 def _context(upload_id: str, name: Name, owner: str | None) -> str:

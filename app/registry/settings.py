@@ -14,5 +14,8 @@ class RegistrySettings(BaseModel):
     immutable_tags: list[str] = Field([], description="patterns `repository:tag` of tags that, once pushed, never move")
     manifest_cache_bytes: int = Field(32 << 20, ge=0, description="memory for manifests by digest")
     time_scale: float = Field(
-        1.0, gt=0, le=1, description="scales fence, intent, tombstone, grace and upload lives together; for tests"
+        1.0,
+        gt=0,
+        le=1,
+        description="scales fence, intent, tombstone, grace and upload lives together, down to seconds; for tests",
     )

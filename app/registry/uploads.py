@@ -17,6 +17,7 @@ from app.registry.hashing import StreamHash, digest_of_stream
 from app.registry.keys import Copy
 from app.registry.publishing import adopt, bind, holding, usable
 from app.registry.sessions import Session
+from storage import Fence
 
 Body = AsyncIterator[bytes]
 
@@ -92,7 +93,7 @@ class Uploads:
 
         got = await self._receive(body, algorithm_of(digest), scratch or keys.upload(keys.fresh()), adopted)
         if not got.older:
-            await bind(self._bucket, self._name, digest, got.copy, self._bucket.driver.fence())
+            await bind(self._bucket, self._name, digest, got.copy, got.fence)
         return Blob(digest, got.copy)
 
     @translated
@@ -115,12 +116,13 @@ class Uploads:
             copy = await older(digest, writer.size)
             if copy is not None:
                 await writer.abort()
-                return _Received(digest, copy, older=True)
+                return _Received(digest, copy, self._bucket.driver.fence(), older=True)
+            fence = self._bucket.driver.fence()  # before the bytes are there: how old they are says what can bind them
             await writer.commit()
         except BaseException:
             await asyncio.shield(writer.abort())
             raise
-        return _Received(digest, Copy(uuid, writer.size), older=False)
+        return _Received(digest, Copy(uuid, writer.size), fence, older=False)
 
     async def _older(self, digest: Digest, size: int) -> Copy | None:
         """A copy that `finish` will be able to link."""
@@ -128,10 +130,12 @@ class Uploads:
             return None
         return await usable(self._bucket, self._name, digest, await holding(self._bucket, digest))
 
-    async def _publish(self, digest: Digest, copy: Copy | None) -> Blob:
+    async def _publish(self, session: Session, digest: Digest, copy: Copy | None) -> Blob:
         """Links the copy that was received; without one, an older copy of the registry's, as a publisher."""
         if copy is not None:
-            await bind(self._bucket, self._name, digest, copy, self._bucket.driver.fence())
+            fence = self._bucket.driver.fence()
+            sessions.demand_young(self._bucket, session)  # after the fence: bytes of an old upload may be collected
+            await bind(self._bucket, self._name, digest, copy, fence)
             return Blob(digest, copy)
         copy = await adopt(self._bucket, self._name, digest, await holding(self._bucket, digest))
         if copy is None:
@@ -144,10 +148,10 @@ class Uploads:
         if algorithm_of(digest) == session.algorithm:
             if digest != session.digest:
                 raise DigestInvalid(detail={"digest": digest})
-            return await self._publish(digest, session.copy)
-        copy = session.copy or (await self._publish(session.digest, None)).copy
+            return await self._publish(session, digest, session.copy)
+        copy = session.copy or (await self._publish(session, session.digest, None)).copy
         await self._verify(copy, digest)
-        return await self._publish(digest, copy)
+        return await self._publish(session, digest, copy)
 
     async def _verify(self, copy: Copy, digest: Digest) -> None:
         """Reads a finished object back: its hash is not known here."""
@@ -172,7 +176,7 @@ class Uploads:
         """The object that an earlier streamed PATCH of this upload became, if there was one."""
         if session.digest is None or session.copy is not None:
             return session.copy
-        return (await self._publish(session.digest, None)).copy
+        return (await self._publish(session, session.digest, None)).copy
 
     async def _finish_chunked(self, session: Session, digest: Digest, body: Body, at: int | None) -> Blob:
         chunked = Chunked(self._bucket, session)
@@ -182,7 +186,7 @@ class Uploads:
             if not known:
                 await self._verify_or_drop(chunked, done, digest)
             await chunked.note_finished(digest, done)
-        return await self._publish(digest, done)
+        return await self._publish(session, digest, done)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,7 @@ class _Received:
 
     digest: Digest
     copy: Copy
+    fence: Fence
     older: bool
 
 

@@ -73,6 +73,10 @@ class Recorded:
     async def delete(self, key: str, *, fence: Fence | None = None) -> None:
         await self._recorded("delete", key, lambda: self._driver.delete(key, fence=fence))
 
+    async def delete_many(self, keys: Sequence[str], *, fence: Fence | None = None) -> None:
+        for key in keys:
+            await self.delete(key, fence=fence)
+
     async def copy(self, source: str, target: str) -> None:
         await self._recorded("copy", source, lambda: self._driver.copy(source, target))
 

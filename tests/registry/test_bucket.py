@@ -18,6 +18,7 @@ def test_lifetimes_end_in_the_order_that_the_protocol_needs(scale: float) -> Non
     lives = scaled(scale)
     skew = lives.fence  # stores refuse clocks that differ by more than a fence
     assert lives.fence + skew < lives.intent < lives.tombstone < lives.grace
+    assert 2 * (lives.fence + skew) < lives.tombstone
     assert lives.upload + lives.fence < lives.tombstone
 
 
