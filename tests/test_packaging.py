@@ -91,6 +91,52 @@ def test_a_script_can_be_run_and_parses(script: str) -> None:
     subprocess.run(["bash", "-n", path], check=True)
 
 
+@pytest.fixture
+def linted(tmp_path: Path) -> Path:
+    """A checkout in which scripts/lint has nothing to run but shellcheck, which is not there."""
+    programs = tmp_path / ".venv/bin"
+    for folder in (programs, tmp_path / "scripts"):
+        folder.mkdir(parents=True)
+    for name in ("bash", "dirname", "find", "awk"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    for name in ("ruff", "mypy", "lint-imports"):
+        (programs / name).symlink_to(str(shutil.which("true")))
+    shutil.copy(ROOT / "scripts/lint", tmp_path / "scripts")
+    (tmp_path / "scripts/env.sh").write_text(
+        f'# shellcheck shell=bash\nset -eu\nroot={tmp_path}\nneed_environment() {{ :; }}\nsay() {{ echo "$*" >&2; }}\n'
+    )
+    return tmp_path
+
+
+def lint(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [folder / ".venv/bin/bash", folder / "scripts/lint"],
+        env={"PATH": str(folder / ".venv/bin"), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_lint_without_shellcheck_says_so_and_fails_in_ci_alone(linted: Path) -> None:
+    alone, in_ci = lint(linted), lint(linted, CI="true")
+    assert (alone.returncode, in_ci.returncode) == (0, 1)
+    assert "apt-get install shellcheck" in alone.stderr
+    assert "apt-get install shellcheck" in in_ci.stderr
+
+
+def test_lint_gives_shellcheck_every_script_by_its_first_line_and_fails_where_it_complains(linted: Path) -> None:
+    complaining = linted / ".venv/bin/shellcheck"
+    complaining.write_text(f'#!{shutil.which("bash")}\nprintf "given %s\\n" "$@"\nexit 1\n')
+    complaining.chmod(0o755)
+    (linted / "scripts/shell").write_text("#!/bin/sh\n")
+    (linted / "scripts/python").write_text("#!/usr/bin/env python3\n")
+    done = lint(linted)
+    assert done.returncode == 1
+    given = {line.removeprefix("given ") for line in done.stdout.splitlines() if line.startswith("given ")}
+    assert given == {"--external-sources", "scripts/lint", "scripts/env.sh", "scripts/shell"}
+
+
 def test_a_machine_whose_python_cannot_make_environments_is_told_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir()
     for name in ("env.sh", "serve"):

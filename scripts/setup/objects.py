@@ -1,4 +1,3 @@
-# ruff: noqa: T201 - the script reads what is printed
 """The objects that registry_setup.sh puts into a cluster: the rendered manifests with its values, and what it asks of them.
 
 `deploy` and `nodes` read the environment of the script (REGISTRY_...) and the files of its work folder; all print YAML or

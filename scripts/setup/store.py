@@ -1,4 +1,3 @@
-# ruff: noqa: T201 - the script reads what is printed
 """What MinIO holds of the registry, and taking it back: bucket, user and policy that `edge-registry setup bucket` made.
 
 `store.py status` prints which are there, `store.py remove WHAT...` removes them, `store.py has-content` says yes where the
