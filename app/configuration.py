@@ -5,7 +5,6 @@ our own `EDGE_REGISTRY_SECTION__KEY`, options. All layers are then
 checked at once, so that every mistake is named in one go.
 """
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pydantic.fields import FieldInfo
 from app import distribution, documents, fields
 from app.errors import StartError
 from app.mistakes import Layer, explain, nearest
-from app.settings import Listener, Settings
+from app.settings import Listener, Settings, is_loopback as is_loopback
 
 PREFIX: Final = "EDGE_REGISTRY_"
 FILE_VARIABLE: Final = "EDGE_REGISTRY_CONFIG"
@@ -124,14 +123,6 @@ def _at_odds(settings: Settings) -> Iterator[str]:
             )
         if given.tls and "tls" in given.model_fields_set and not listener.tls:
             yield f"{listener.key}.tls: there is no certificate: set http.tls.certificate and http.tls.key"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address; names other than localhost are not looked up and count as open."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def variable(key: str) -> str:

@@ -1,30 +1,36 @@
 """Wiring: builds the service from settings, innermost first, and takes it apart again."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
+from app.api.admin import PREFIX as ADMIN_PREFIX, AdminApi, Routes
 from app.api.description import Site
 from app.api.exchange import Pace, Receive, Scope, Send
 from app.api.health import Readiness, health
+from app.api.imports import Imports
 from app.api.peer import PREFIX as PEER_PREFIX, PeerApi
 from app.api.v2 import V2, Load, Rules
 from app.auth.access import Access
 from app.auth.authenticator import Authenticator
 from app.auth.users import Users
 from app.errors import StartError
+from app.imports import create_importer, namespaces, open_watcher, own_names, taking
 from app.proxy.pins import Pins
 from app.proxy.proxy import Proxy, open_proxy
+from app.proxy.routing import SealedRouting
 from app.registry.bucket import Bucket
 from app.registry.leases import Leases
 from app.registry.lifetimes import scaled
-from app.registry.registry import Registry
+from app.registry.registry import Registry, Repositories
 from app.settings import Listener, Settings
 from app.telemetry.logs import Log, open_log
 from app.telemetry.metrics import Metrics
@@ -41,10 +47,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Service:
-    """The ASGI application: `/v2` goes straight to the registry's API, other replicas to theirs, the rest to FastAPI."""
+    """The ASGI application: `/v2` goes straight to the registry's API, what admins and other replicas want to theirs, the
+    rest to FastAPI."""
 
-    def __init__(self, doors: Mapping[str, V2], peers: PeerApi | None, site: FastAPI, readiness: Readiness) -> None:
-        """`doors` holds the API as each listener offers it, by the listener's key."""
+    def __init__(self, doors: Mapping[str, "Door"], peers: PeerApi | None, site: FastAPI, readiness: Readiness) -> None:
+        """`doors` holds the APIs as each listener offers them, by the listener's key."""
         self._doors = doors
         self._first = next(iter(doors.values()))
         self._peers = peers
@@ -57,21 +64,31 @@ class Service:
 
     def on(self, listener: Listener) -> Application:
         """The application as `listener` serves it."""
-        v2 = self._doors[listener.key]
+        door = self._doors[listener.key]
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._serve(v2, scope, receive, send)
+            await self._serve(door, scope, receive, send)
 
         return application
 
-    async def _serve(self, v2: V2, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, door: "Door", scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
         if path.startswith("/v2/") or path == "/v2":
-            await v2(scope, receive, send)
+            await door.v2(scope, receive, send)
+        elif path.startswith(ADMIN_PREFIX):
+            await door.admin(scope, receive, send)
         elif self._peers is not None and path.startswith(PEER_PREFIX):
             await self._peers(scope, receive, send)
         else:
             await self._site(scope, receive, send)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What one listener offers."""
+
+    v2: V2
+    admin: AdminApi
 
 
 @asynccontextmanager
@@ -83,25 +100,23 @@ async def open_service(settings: Settings, log: Log) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         stack.callback(authenticator.close)
         bucket = await stack.enter_async_context(open_bucket(settings, metrics, log))
-        registry = Registry(bucket)
-        readiness = Readiness(registry.ready)
+        readiness = Readiness(Registry(bucket).ready)
         pace = Pace(settings.http.minimum_rate, settings.http.stall_timeout)
         proxy = await stack.enter_async_context(open_proxy_of(settings, bucket, metrics, log))
-        load = Load(settings.http.requests)
-        doors = {
-            listener.key: V2(
-                registry,
-                proxy.routing if proxy else registry,
-                authenticator if users and not listener.open_door else None,
-                _access(settings, listener, users=users is not None),
-                rules=Rules(settings.registry.delete, listener.read_only, listener.default_upstream),
-                load=load,
-                pace=pace,
-                metrics=metrics,
-                log=log,
-            )
-            for listener in settings.listening()
-        }
+        importer = create_importer(settings, bucket)
+        doors = _doors(
+            settings,
+            authenticator if users else None,
+            bucket,
+            repositories=_repositories(settings, bucket, proxy),
+            routes={"/api/v1/import": {"POST": Imports(taking(importer), settings.transfer.max_bytes).post}},
+            pace=pace,
+            metrics=metrics,
+            log=log,
+        )
+        watcher = await open_watcher(settings, bucket, importer, log)
+        if watcher is not None:
+            await stack.enter_async_context(background(watcher.run()))
         peers = PeerApi(proxy.shared, pace) if proxy else None
         yield Service(doors, peers, create_site(readiness, metrics), readiness)
 
@@ -131,18 +146,20 @@ async def open_bucket(settings: Settings, metrics: Metrics, log: Log) -> AsyncIt
 async def open_proxy_of(
     settings: Settings, bucket: Bucket, metrics: Metrics, log: Log, *, alone: bool = False
 ) -> AsyncIterator[Proxy | None]:
-    """The proxy, or None where no upstream is configured. `alone`: nobody can follow its transfers. Raises StartError."""
-    if not settings.proxy.upstreams:
+    """The proxy; None where no upstream is configured, or none may be dialled. `alone`: nobody can follow its transfers.
+
+    Raises StartError.
+    """
+    if not settings.proxy.upstreams or settings.proxy.air_gapped:
         yield None
         return
-    public = urlsplit(settings.http.public_url or "")
     found = await asyncio.to_thread(_peer_url, settings)
     async with open_proxy(
         settings.proxy,
         bucket,
         Leases(bucket.driver, supported=bucket.capabilities.conditional_put and not alone),
         peer_url=settings.proxy.peer_url or found,
-        own_names=[name for name in (public.netloc, public.hostname) if name],
+        own_names=own_names(settings),
         metrics=UpstreamMetrics(metrics.collector),
         note=partial(_note, log),
         report=partial(log_line, log),
@@ -156,6 +173,8 @@ async def open_pins(settings: Settings) -> AsyncIterator[Pins]:
     """The pins, for a command that works on them and ends; only errors are logged. Raises StartError."""
     if not settings.proxy.upstreams:
         raise StartError("proxy.upstreams is empty: there is no upstream whose images could be pinned")
+    if settings.proxy.air_gapped:
+        raise StartError("proxy.air_gapped is set: no upstream is ever asked, so that nothing can be pinned")
     if settings.storage.driver == "memory":
         raise StartError("storage.driver is memory, which no other process sees: there is nothing to pin images in")
     metrics, log = Metrics(), open_log("error", settings.log.format)
@@ -167,6 +186,45 @@ async def open_pins(settings: Settings) -> AsyncIterator[Pins]:
         yield proxy.pins
 
 
+def _doors(
+    settings: Settings,
+    authenticator: Authenticator | None,
+    bucket: Bucket,
+    *,
+    repositories: Repositories,
+    routes: Routes,
+    pace: Pace,
+    metrics: Metrics,
+    log: Log,
+) -> dict[str, Door]:
+    """The APIs of every listener, by its key; `authenticator` is None where there are no users."""
+    load = Load(settings.http.requests)
+    doors = {}
+    for listener in settings.listening():
+        access = _access(settings, listener, users=authenticator is not None)
+        asked = None if listener.open_door else authenticator
+        rules = Rules(settings.registry.delete, listener.read_only, listener.default_upstream)
+        doors[listener.key] = Door(
+            V2(
+                Registry(bucket), repositories, asked, access,
+                rules=rules, load=load, pace=pace, metrics=metrics, log=log,
+            ),
+            AdminApi(
+                routes, asked, access, read_only=listener.read_only, load=load, pace=pace, metrics=metrics, log=log
+            ),
+        )  # fmt: skip
+    return doors
+
+
+def _repositories(settings: Settings, bucket: Bucket, proxy: Proxy | None) -> Repositories:
+    """How names of requests are understood."""
+    if proxy is not None:
+        return proxy.routing
+    if settings.proxy.air_gapped:
+        return SealedRouting(bucket, namespaces(settings), own_names(settings))
+    return Registry(bucket)
+
+
 def _access(settings: Settings, listener: Listener, *, users: bool) -> Access:
     """Who may do what at one listener; behind an open door nobody is asked who they are."""
     return Access(
@@ -175,6 +233,7 @@ def _access(settings: Settings, listener: Listener, *, users: bool) -> Access:
         anonymous=listener.anonymous,
         asks=not listener.open_door,
         rules=settings.auth.rules,
+        local=listener.local,
     )
 
 
@@ -214,6 +273,11 @@ def open_driver(settings: Settings) -> Driver:
             s3 = settings.storage.s3
             if bool(s3.access_key) != bool(s3.secret_key):
                 raise StartError("storage.s3 needs both access_key and secret_key, or neither to ask the AWS chain")
+            if settings.proxy.air_gapped and not s3.access_key and "AWS_ACCESS_KEY_ID" not in os.environ:
+                raise StartError(
+                    "proxy.air_gapped is set, and without storage.s3.access_key and storage.s3.secret_key the AWS chain may "
+                    "ask other services for keys: set both"
+                )
             return S3Driver(settings.storage.s3, fence_lifetime=fence)
         case "memory":
             return MemoryDriver()

@@ -1,5 +1,6 @@
 """Every setting there is, composed of the rooms' own models. Only the wiring (`main`, `cli`) reads this."""
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from app.auth.settings import AuthSettings
 from app.proxy.settings import ProxySettings
 from app.registry.settings import RegistrySettings
+from app.transfer.settings import TransferSettings
 from storage.settings import StorageSettings
 
 Anonymity = Literal["none", "pull", "push"]
@@ -92,6 +94,11 @@ class Listener:
     open_door: bool
     default_upstream: str | None
 
+    @property
+    def local(self) -> bool:
+        """Whether only this machine reaches it."""
+        return is_loopback(self.host)
+
 
 class LogSettings(BaseModel):
     """What is logged, and how."""
@@ -113,6 +120,7 @@ class Settings(BaseModel):
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
     proxy: ProxySettings = ProxySettings()
+    transfer: TransferSettings = TransferSettings()
     listeners: list[ListenerSettings] = Field(
         [], description="addresses to listen at, instead of http.host and http.port: a list of mappings"
     )
@@ -135,3 +143,11 @@ class Settings(BaseModel):
             open_door=given.anonymous in ("pull", "push"),
             default_upstream=upstream or None,
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address; names other than localhost are not looked up and count as open."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

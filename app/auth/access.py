@@ -15,15 +15,20 @@ Anonymous = Literal["none", "pull", "push"]
 
 
 class Action(StrEnum):
-    """What a request wants to do with a repository, or, for CATALOG, with the list of all of them."""
+    """What a request wants to do with a repository, or, for CATALOG, with the list of all of them.
+
+    ADMIN is bringing whole archives of images in and out, by HTTP; without a repository: with any at all.
+    """
 
     PULL = "pull"
     PUSH = "push"
     DELETE = "delete"
     CATALOG = "catalog"
+    ADMIN = "admin"
 
 
 _EVERYTHING: Final = frozenset(Action)
+_NO_ADMIN: Final = _EVERYTHING - {Action.ADMIN}
 _GRANTED: Final = {
     "none": frozenset[Action](),
     "pull": frozenset({Action.PULL, Action.CATALOG}),
@@ -38,7 +43,8 @@ class Access:
     where there are rules, what a rule grants them; a rule may name callers without credentials, too.
 
     `users` says whether there is a users' file. Without one nobody can log in, so None (where there are no rules) and
-    "push" both grant everything there: else nobody could ever delete. With one, None grants nothing.
+    "push" both grant everything there: else nobody could ever delete. With one, None grants nothing. ADMIN is granted to
+    nobody without a name, unless nobody can log in and the listener is of this machine alone (`local`).
     """
 
     def __init__(
@@ -49,19 +55,20 @@ class Access:
         anonymous: Anonymous | None = None,
         rules: Sequence[RuleSettings] = (),
         asks: bool = True,
+        local: bool = False,
     ) -> None:
         """`asks`: whether credentials are asked for; behind an open door nobody is challenged."""
         self._realm = realm
         self._challenges = users and asks
         self._rules = Rules(rules)
         if not users and (anonymous == "push" or (anonymous is None and not self._rules)):
-            self._anonymous = _EVERYTHING
+            self._anonymous = _EVERYTHING if local else _NO_ADMIN
         else:
             self._anonymous = _GRANTED[anonymous or "none"]
         self._ruled = lru_cache(_REMEMBERED)(self._rules.granting)
 
     def authorize(self, caller: Caller, action: Action, repository: str | None) -> None:
-        """Returns when `caller` may do `action` on `repository` (None for CATALOG).
+        """Returns when `caller` may do `action` on `repository` (None for CATALOG, and for ADMIN in general).
 
         Raises Unauthorized with a challenge where credentials would help, Denied where they would not. The answer does
         not depend on whether the repository exists.

@@ -12,7 +12,7 @@ from app.auth.settings import RuleSettings
 LOGGED_IN: Final = "*"
 ANYBODY: Final = "anonymous"
 
-_IMPLIES_PULL: Final = frozenset({"push", "delete"})
+_IMPLIES_PULL: Final = frozenset({"push", "delete", "admin"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,11 @@ class Rule:
         return caller.name is not None and (LOGGED_IN in self.users or caller.name in self.users)
 
     def covers(self, action: str, repository: str | None) -> bool:
-        """Whether the repository is one of its own; the catalog is the whole registry's, so that any rule may grant it."""
-        return action == "catalog" or (repository is not None and self.names.fullmatch(repository) is not None)
+        """Whether the repository is one of its own. The catalog is the whole registry's, so that any rule may grant it;
+        so is the question whether somebody is an admin of anything."""
+        if repository is None:
+            return action in ("catalog", "admin")
+        return action == "catalog" or self.names.fullmatch(repository) is not None
 
 
 class Rules:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from app.auth.patterns import translated
 
-Right = Literal["pull", "push", "delete", "catalog"]
+Right = Literal["pull", "push", "delete", "catalog", "admin"]
 
 
 class RuleSettings(BaseModel):
@@ -25,8 +25,16 @@ class RuleSettings(BaseModel):
         "with its name: `docker.io/library/*`",
     )
     actions: list[Right] = Field(
-        min_length=1, description="pull, push, delete, catalog; who may push or delete there may pull there, too"
+        min_length=1,
+        description="pull, push, delete, catalog, admin (import and export of archives by HTTP); who may push, delete or "
+        "administer there may pull there, too",
     )
+
+    @model_validator(mode="after")
+    def _nameless_admins(self) -> "RuleSettings":
+        if "admin" in self.actions and "anonymous" in self.users:
+            raise ValueError("admin is never granted to callers without credentials")
+        return self
 
     @field_validator("repositories")
     @classmethod

@@ -14,6 +14,7 @@ from app.cli import (
     copy,
     doctor,
     export,
+    import_,
     node_config,
     node_setup,
     output,
@@ -111,6 +112,7 @@ _root.command("node-config")(node_config.node_config)
 _root.add_typer(node_setup.commands, name="node-setup")
 _root.command("pull-secret")(pull_secret.pull_secret)
 _root.command("doctor")(doctor.doctor)
+_root.command("import")(import_.import_)
 _root.command("export")(export.export)
 _root.command("adopt")(adopt.adopt)
 _root.command("copy")(copy.copy)

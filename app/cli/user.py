@@ -15,7 +15,13 @@ from app.errors import StartError
 from app.oci.errors import NameInvalid
 from app.oci.names import MAX_LENGTH, parse_name
 
-_VERBS: Final = {Action.PULL: "pull from", Action.PUSH: "push to", Action.DELETE: "delete from", Action.CATALOG: "list"}
+_VERBS: Final = {
+    Action.PULL: "pull from",
+    Action.PUSH: "push to",
+    Action.DELETE: "delete from",
+    Action.CATALOG: "list",
+    Action.ADMIN: "administer",
+}
 
 commands = typer.Typer(
     help="""Adds, removes and lists the users of the registry.

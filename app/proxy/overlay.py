@@ -9,9 +9,8 @@ from app.oci.errors import BlobUnknown, ManifestBlobUnknown, ManifestUnknown, Na
 from app.oci.manifests import parse_manifest
 from app.oci.names import Name
 from app.oci.references import Tag
-from app.proxy.blobs import ProxiedBlobs
 from app.proxy.repository import ProxiedRepository
-from app.proxy.tags import ProxiedTags
+from app.proxy.sealed import SealedRepository
 from app.registry.blobs import Blob, Blobs
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Entry
@@ -21,11 +20,14 @@ from app.registry.registry import Repository
 from app.registry.tags import Tags
 from storage import Reader
 
+Behind = ProxiedRepository | SealedRepository
+"""What stands behind a plain name."""
+
 
 class OverlaidRepository(Repository):
     """A local repository, and the upstream's that answers for what is not in it. Everything but pulls is the local one's."""
 
-    def __init__(self, bucket: Bucket, name: Name, behind: ProxiedRepository, *, writable: bool) -> None:
+    def __init__(self, bucket: Bucket, name: Name, behind: Behind, *, writable: bool) -> None:
         super().__init__(bucket, name)
         self._behind = behind
         self._writable = writable
@@ -51,7 +53,7 @@ class OverlaidRepository(Repository):
 class OverlaidBlobs(Blobs):
     """Serves one request: `open` and `presign` go where that request's `sought` or `stat` found the blob."""
 
-    def __init__(self, bucket: Bucket, name: Name, behind: ProxiedBlobs, *, writable: bool) -> None:
+    def __init__(self, bucket: Bucket, name: Name, behind: Blobs, *, writable: bool) -> None:
         super().__init__(bucket, name)
         self._behind = behind
         self._writable = writable
@@ -87,7 +89,7 @@ class OverlaidBlobs(Blobs):
 class OverlaidManifests(Manifests):
     """Local manifests first."""
 
-    def __init__(self, bucket: Bucket, name: Name, behind: ProxiedRepository) -> None:
+    def __init__(self, bucket: Bucket, name: Name, behind: Behind) -> None:
         super().__init__(bucket, name)
         self._source = behind
         self._behind = behind.manifests
@@ -160,7 +162,7 @@ class OverlaidManifests(Manifests):
 class OverlaidTags(Tags):
     """The local list where there is one."""
 
-    def __init__(self, bucket: Bucket, name: Name, behind: ProxiedTags) -> None:
+    def __init__(self, bucket: Bucket, name: Name, behind: Tags) -> None:
         super().__init__(bucket, name)
         self._behind = behind
 
@@ -174,7 +176,7 @@ class OverlaidTags(Tags):
 class OverlaidReferrers(ReferrersOf):
     """Local ones where there are any, or where the subject itself is local."""
 
-    def __init__(self, bucket: Bucket, name: Name, behind: ProxiedRepository) -> None:
+    def __init__(self, bucket: Bucket, name: Name, behind: Behind) -> None:
         super().__init__(bucket, name)
         self._behind = behind
 

@@ -1,27 +1,34 @@
 """Which repository a request means. Upstreams are looked up by name in the configuration, and never dialled otherwise."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from app.oci.errors import NameUnknown
 from app.oci.names import Name, parse_name
 from app.proxy.cache import Cache
-from app.proxy.overlay import OverlaidRepository
+from app.proxy.namespace import Namespace
+from app.proxy.overlay import Behind, OverlaidRepository
 from app.proxy.repository import ProxiedRepository
+from app.proxy.sealed import SealedRepository
 from app.proxy.upstreams import Upstream
 from app.registry.asked import Asked, MayPull
+from app.registry.bucket import Bucket
 from app.registry.registry import Repository
+
+N = TypeVar("N", bound=Namespace)
 
 _CAREFUL: Final = re.compile(r"containers/|cri-o|libpod|podman|buildah|skopeo", re.IGNORECASE)
 """User agents of clients that choose a mirror once, by its manifest (containers/image)."""
 
 
-class Routing:
-    """The `Repositories` of a server with upstreams. `own` are names of this registry itself, as `ns` may bring them."""
+class Routes(ABC, Generic[N]):
+    """Which upstream is meant, and what it is called here. `own` are names of this registry itself, as `ns` may bring
+    them."""
 
-    def __init__(self, cache: Cache, upstreams: Iterable[Upstream], own: Iterable[str]) -> None:
-        self._cache = cache
+    def __init__(self, bucket: Bucket, upstreams: Iterable[N], own: Iterable[str]) -> None:
+        self._bucket = bucket
         self._own = {name.lower() for name in own}
         self._by_name = {name: upstream for upstream in upstreams for name in upstream.names}
         self._by_folder = {name.replace(":", "_"): upstream for name, upstream in self._by_name.items()}
@@ -45,19 +52,24 @@ class Routing:
         local = parse_name(asked.name)
         host_like = bool(rest) and ("." in first or first == "localhost")
         overlaid = None if host_like else self._overlaid(local, asked, may_pull)
-        return overlaid or Repository(self._cache.bucket, local)
+        return overlaid or Repository(self._bucket, local)
 
-    def _named(self, asked: Asked) -> Upstream | None:
+    @abstractmethod
+    def _open(self, upstream: N, name: Name, asked: Asked) -> Behind:
+        """The repository of an upstream that lies here as `name`."""
+
+    def _named(self, asked: Asked) -> N | None:
         """The upstream that a header or `ns` names; None for none, and for our own name."""
         text = asked.upstream or asked.namespace
         if not text or text.lower() in self._own:
             return None
         found = self._by_name.get(text.lower())
-        if found is None:
-            raise NameUnknown("no such upstream is configured", detail={"namespace": text[:128]})
-        return found
+        return self._unknown(text) if found is None else found
 
-    def _segment(self, first: str) -> Upstream | None:
+    def _unknown(self, namespace: str) -> N | None:
+        raise NameUnknown("no such upstream is configured", detail={"namespace": namespace[:128]})
+
+    def _segment(self, first: str) -> N | None:
         return self._by_name.get(first.lower()) or self._by_folder.get(first)
 
     def _overlaid(self, local: Name, asked: Asked, may_pull: MayPull) -> Repository | None:
@@ -68,14 +80,38 @@ class Routing:
         cached = parse_name(upstream.cached(local))
         if not may_pull(cached):
             return None
-        behind = ProxiedRepository(self._cache, cached, upstream, careful=_is_careful(asked))
-        return OverlaidRepository(self._cache.bucket, local, behind, writable=asked.writable)
+        behind = self._open(upstream, cached, asked)
+        return OverlaidRepository(self._bucket, local, behind, writable=asked.writable)
 
-    def _proxied(self, upstream: Upstream, remote: str, asked: Asked) -> ProxiedRepository:
-        name = parse_name(upstream.cached(remote))
-        repository = ProxiedRepository(self._cache, name, upstream, careful=_is_careful(asked))
+    def _proxied(self, upstream: N, remote: str, asked: Asked) -> Behind:
+        repository = self._open(upstream, parse_name(upstream.cached(remote)), asked)
         repository.notes.name = asked.name
         return repository
+
+
+class Routing(Routes[Upstream]):
+    """The `Repositories` of a server that asks its upstreams."""
+
+    def __init__(self, cache: Cache, upstreams: Iterable[Upstream], own: Iterable[str]) -> None:
+        super().__init__(cache.bucket, upstreams, own)
+        self._cache = cache
+
+    def _open(self, upstream: Upstream, name: Name, asked: Asked) -> ProxiedRepository:
+        return ProxiedRepository(self._cache, name, upstream, careful=_is_careful(asked))
+
+
+class SealedRouting(Routes[Namespace]):
+    """The `Repositories` of a server that dials nobody: the same names, and what is here is all there is.
+
+    A namespace that is no upstream's means the plain name, as in a registry without upstreams: whoever brought an image
+    here did not have to configure where it once came from.
+    """
+
+    def _open(self, upstream: Namespace, name: Name, asked: Asked) -> SealedRepository:
+        return SealedRepository(self._bucket, name, upstream)
+
+    def _unknown(self, namespace: str) -> Namespace | None:
+        return None
 
 
 def _is_careful(asked: Asked) -> bool:

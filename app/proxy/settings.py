@@ -164,6 +164,9 @@ class ProxySettings(_Model):
 
     default_upstream: str | None = Field(None, description="upstream for plain names that are not here")
     upstreams: list[UpstreamSettings] = Field([], description="upstream registries: a list of mappings")
+    air_gapped: bool = Field(
+        False, description="never dial anybody: what is here of upstreams is served, and is all there is"
+    )
     spool: SpoolSettings = SpoolSettings()
     peer_url: str | None = Field(
         None, description="URL under which other replicas reach this one; unset: found from the address and port"

@@ -14,8 +14,9 @@ from app.proxy.credentials import open_credentials
 from app.proxy.errors import Missing, UpstreamError
 from app.proxy.lane import Lane
 from app.proxy.misses import Misses
+from app.proxy.namespace import Namespace
 from app.proxy.rates import RateLimit
-from app.proxy.settings import HUB, UpstreamSettings, names_of
+from app.proxy.settings import UpstreamSettings
 from app.registry.bucket import Recent
 from app.telemetry.upstreams import UpstreamMetrics
 
@@ -27,15 +28,13 @@ Report = Callable[[str, str], None]
 """Takes a level and one line for the operator."""
 
 
-class Upstream:
+class Upstream(Namespace):
     """One per configured upstream. `sources` is set by `link_fallbacks`: this one, then those to ask where it fails."""
 
     def __init__(
         self, settings: UpstreamSettings, *, negative_ttl: float, metrics: UpstreamMetrics, report: Report
     ) -> None:
-        self.settings = settings
-        self.name = settings.name
-        self.prefix = settings.name.replace(":", "_")
+        super().__init__(settings)
         self.sources: Sequence[Upstream] = (self,)
         self.metrics = metrics
         self.rates = RateLimit(settings.rate_reserve, on_change=partial(metrics.rate, settings.name))
@@ -46,25 +45,6 @@ class Upstream:
         self.breaker = Breaker(settings.name, on_change=self._changed)
         self.client = UpstreamClient(settings, open_credentials(settings.credentials), self.breaker, self.rates, report)
         self._report = report
-
-    @property
-    def names(self) -> set[str]:
-        """Everything that clients may call it, in lower case."""
-        return names_of(self.settings)
-
-    @property
-    def hub(self) -> bool:
-        """Whether it is Docker Hub, where one-word names stand in `library/`."""
-        return self.name in HUB
-
-    def cached(self, remote: str) -> str:
-        """The name under which a repository of this upstream lies here; not checked yet."""
-        full = f"library/{remote}" if self.hub and "/" not in remote else remote
-        return f"{self.prefix}/{full}"
-
-    def remote(self, name: Name) -> str:
-        """The upstream's own name of a cached repository; those that stand in for it know it by the same one."""
-        return name.removeprefix(f"{self.prefix}/")
 
     async def ask(self, name: Name, work: Callable[["Upstream", str], Awaitable[T]]) -> T:
         """What `work` brings from this upstream, or from the first of its fallbacks that has it. Raises UpstreamError:

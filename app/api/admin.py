@@ -1,0 +1,147 @@
+"""What admins do over HTTP, below `/api/v1/`: identified, authorized, handled, and logged, here and once.
+
+Plain ASGI, because archives come and go as streams. A handler is a line of `routes`, which the wiring gives.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from app.api.exchange import ClientGone, Exchange, Pace, Receive, Scope, Send
+from app.api.v2 import Load
+from app.auth.access import Access, Action
+from app.auth.authenticator import Authenticator
+from app.auth.caller import Caller
+from app.oci.errors import Denied, NotFound, RegistryError, Unavailable, Unsupported
+from app.oci.names import Name
+from app.telemetry.logs import Log
+from app.telemetry.metrics import Metrics
+
+PREFIX: Final = "/api/v1/"
+_CLIENT_GONE: Final = 499
+
+
+class Grants:
+    """What the caller of one request may do. `user` is its name, `read_only` says that nothing is taken in here."""
+
+    def __init__(self, access: Access, caller: Caller, *, read_only: bool) -> None:
+        self._access = access
+        self._caller = caller
+        self.user = caller.name
+        self.read_only = read_only
+
+    def administers(self, name: Name) -> bool:
+        """Whether the caller has the admin right on a repository."""
+        return self._access.allows(self._caller, Action.ADMIN, name)
+
+    def may_pull(self, name: Name) -> bool:
+        """Whether the caller may pull from a repository."""
+        return self._access.allows(self._caller, Action.PULL, name)
+
+
+Handler = Callable[[Exchange, Grants], Awaitable[None]]
+"""Answers a request of somebody who has the admin right on at least one repository, and asks `Grants` about each."""
+
+Routes = Mapping[str, Mapping[str, Handler]]
+"""By path, then by method."""
+
+
+class AdminApi:
+    """An ASGI application for paths that begin with PREFIX, as one listener offers it."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        authenticator: Authenticator | None,
+        access: Access,
+        *,
+        read_only: bool,
+        load: Load,
+        pace: Pace,
+        metrics: Metrics,
+        log: Log,
+    ) -> None:
+        self._routes = routes
+        self._authenticator = authenticator
+        self._access = access
+        self._read_only = read_only
+        self._load = load
+        self._pace = pace
+        self._metrics = metrics
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send, self._pace)
+        began = time.perf_counter()
+        self._load.running += 1
+        error: str | None = "cancelled"
+        try:
+            error = await self._answer(exchange)
+        finally:
+            self._load.running -= 1
+            self._record(exchange, time.perf_counter() - began, error)
+
+    async def _answer(self, exchange: Exchange) -> str | None:
+        """Answers, whatever happens; returns what went wrong, for the log. An answer that has begun is cut."""
+        try:
+            await self._serve(exchange)
+        except RegistryError as exc:
+            if not exchange.status:
+                await exchange.fail(exc)
+            return f"{exc.code}: {exc.message}"
+        except ClientGone:
+            return "the client went away"
+        except Exception as exc:  # noqa: BLE001  (the outermost place of a request)
+            if exchange.status:
+                return f"cut off: {type(exc).__name__}: {exc}"
+            self._log.error("failed", exc_info=True)
+            await exchange.fail(RegistryError())
+            return type(exc).__name__
+        return None
+
+    async def _serve(self, exchange: Exchange) -> None:
+        handlers = self._routes.get(exchange.scope["path"])
+        if handlers is None:
+            raise NotFound()
+        if self._load.running > self._load.limit:
+            raise Unavailable("too many requests at once", headers={"Retry-After": "2"})
+        if self._authenticator is not None:
+            text = exchange.header(b"authorization")
+            credentials = text.encode("latin-1") if text else None
+            known = self._authenticator.known(credentials)
+            exchange.caller = known or await self._authenticator.identify(credentials, exchange.peer)
+        _refuse_other_pages(exchange)
+        handler = handlers.get(exchange.method)
+        if handler is None:
+            raise Unsupported(headers={"Allow": ", ".join(handlers)})
+        self._access.authorize(exchange.caller, Action.ADMIN, None)
+        await handler(exchange, Grants(self._access, exchange.caller, read_only=self._read_only))
+
+    def _record(self, exchange: Exchange, seconds: float, error: str | None) -> None:
+        status = exchange.status or _CLIENT_GONE
+        method = exchange.method if exchange.method in ("GET", "HEAD", "POST") else "OTHER"
+        self._metrics.answered("admin", method, status, seconds, exchange.received, exchange.sent)
+        level = "warning" if status >= 500 or (error is not None and status < 400) else "info"
+        getattr(self._log, level)(
+            "request",
+            method=exchange.method,
+            path=exchange.scope["path"],
+            status=status,
+            seconds=round(seconds, 4),
+            received=exchange.received,
+            sent=exchange.sent,
+            user=exchange.caller.name,
+            peer=exchange.peer,
+            agent=exchange.header(b"user-agent"),
+            id=exchange.id,
+            error=error,
+        )
+
+
+def _refuse_other_pages(exchange: Exchange) -> None:
+    """Raises Denied for a request that a page of another site makes a browser send: it would bring the user's login, or
+    come from this machine itself, where nobody is asked for one."""
+    origin = exchange.header(b"origin")
+    if origin is not None and urlsplit(origin).netloc != exchange.header(b"host"):
+        raise Denied("pages of other sites have no business here")
