@@ -36,6 +36,13 @@ def serve(
         Path | None,
         typer.Option(help="Keep the registry in this folder, whatever else is configured.", metavar="FOLDER"),
     ] = None,
+    watch: Annotated[
+        Path | None,
+        typer.Option(help="Import every archive of images that appears in this folder.", metavar="FOLDER"),
+    ] = None,
+    air_gapped: Annotated[
+        bool, typer.Option("--air-gapped", help="Never dial anybody but the store: serve what is here.")
+    ] = False,
     insecure_anonymous: Annotated[
         bool, typer.Option("--insecure-anonymous", help="Let everybody push, pull and delete without a password.")
     ] = False,
@@ -46,6 +53,10 @@ def serve(
     a user (edge-registry user add NAME) and it listens on every address and asks for a password. Give it a bucket
     (storage.s3.endpoint; edge-registry setup bucket makes one) and any number of replicas serve the same content.
 
+    With --air-gapped no upstream is contacted, even where some are configured: what was cached or imported of them is
+    served under their names, as if it had just been checked, and what is not here is a 404 at once. It refuses to start
+    where the keys of the store would have to be asked of another service.
+
     SIGTERM and Ctrl-C let running requests end first.
     """
     given: dict[str, dict[str, object]] = {}
@@ -55,6 +66,10 @@ def serve(
         given["--port"] = {"http.port": port}
     if root is not None:
         given["--root"] = {"storage.driver": "filesystem", "storage.filesystem.root": root}
+    if watch is not None:
+        given["--watch"] = {"transfer.watch": watch}
+    if air_gapped:
+        given["--air-gapped"] = {"proxy.air_gapped": True}
     if insecure_anonymous:
         given["--insecure-anonymous"] = {"auth.anonymous": "push"}
     settings = resolve(options.read(config, given).settings)
@@ -89,7 +104,10 @@ def lines(urls: Sequence[str], settings: Settings) -> Iterator[Line]:
     yield "text", f"  data  {_place(settings)}"
     yield "text", f"  API   {base}/docs"
     if settings.proxy.upstreams:
-        yield "text", f"  upstreams  {', '.join(_upstreams(settings))}"
+        never = " (air-gapped: never asked)" if settings.proxy.air_gapped else ""
+        yield "text", f"  upstreams  {', '.join(_upstreams(settings))}{never}"
+    if settings.transfer.watch is not None:
+        yield "text", f"  imports  what appears in {settings.transfer.watch.absolute()}"
     yield "text", ""
     yield from _commands(base, push[1] if push else None, settings)
     yield "text", ""

@@ -29,7 +29,7 @@ from app.transfer.streams import Chunks
 
 _ENDS_ALL: Final = (Unavailable, StoreFull)
 """What is wrong with the store is wrong for every image."""
-_NAMELESS: Final = "the archive does not say what it is called: give it a name"
+_NAMELESS: Final = "the archive does not say what it is called: give it a name, with --name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +185,14 @@ class _Run:
         if not self._wish.may_push(called.name):
             raise Denied(f"images may not be imported into {called.name}")
         outline = await outlined(self._contents, top, self._wish.platforms, self._holder(called.name))
-        kept = [await self._contents.keep(digest) for digest in outline.blobs if digest not in outline.held]
+        there = await side_by_side(lambda digest: self._linked(called.name, digest), outline.blobs)
+        missing = {digest for digest, linked in zip(outline.blobs, there, strict=True) if not linked}
+        kept = [await self._contents.keep(digest) for digest in outline.blobs if digest in missing - outline.held]
         new = sum(blob.size for blob in kept if blob.new and blob.digest not in self._counted)
         self._counted |= {blob.digest for blob in kept}
         if not self._wish.dry_run:
             await side_by_side(lambda blob: self._stash.link(called.name, blob), kept)
-            await side_by_side(lambda digest: self._mount(called.name, digest), outline.held)
+            await side_by_side(lambda digest: self._mount(called.name, digest), outline.held & missing)
             await self._sheets(called, outline)
         self._published.setdefault(top.digest, []).append(called.name)
         return Imported(str(image), str(called), top.digest, outline.size, new, outline.left_out)
@@ -207,9 +209,8 @@ class _Run:
             )
 
     async def _mount(self, name: Name, digest: Digest) -> None:
-        if await self._linked(name, digest) or await self._stash.mount(name, digest, self._wish.may_pull):
-            return
-        raise Unavailable("what the registry held is gone: begin the import again")
+        if not await self._stash.mount(name, digest, self._wish.may_pull):
+            raise Unavailable("what the registry held is gone: begin the import again")
 
     def _holder(self, name: Name | None) -> Held:
         async def held(digest: Digest) -> bool:
