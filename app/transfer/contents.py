@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -72,7 +72,7 @@ def contents(
     }
     members = [_small("oci-layout", _LAYOUT), _small("index.json", _json(index))]
     if form is Format.COMBINED and loadable and not left_out:
-        members.append(_small("manifest.json", _json(_manifest(images, loadable, _blob_path, _blob_path))))
+        members.append(_small("manifest.json", _json(_manifest(images, loadable, _blob_path))))
     if left_out:
         members.append(_small(_HINT, f"{_said(left_out)}\n".encode()))
     return Contents([*members, *(_member(bucket, part, _blob_path(part.digest)) for part in kept)], left_out)
@@ -85,7 +85,7 @@ def _docker(bucket: Bucket, images: Sequence[Image], loadable: Mapping[str, Load
     configs = {image.config.digest for image in loadable.values()}
     paths = {digest: f"{_hex(digest)}{kind}" for digest, kind in endings.items()}
     paths |= {digest: f"{_hex(digest)}.json" for digest in configs}
-    manifest = _manifest(images, loadable, paths.__getitem__, paths.__getitem__)
+    manifest = _manifest(images, loadable, paths.__getitem__)
     members = [_member(bucket, part, paths[part.digest]) for part in _ordered(parts.values()) if part.digest in paths]
     return Contents([_small("manifest.json", _json(manifest)), *members], [])
 
@@ -136,17 +136,18 @@ def _entry(entry: Entry, annotations: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _manifest(images: Sequence[Image], loadable: Mapping[str, Loadable], config: Any, layer: Any) -> list[Any]:
-    """Docker's manifest.json, with the tags of one image in one entry."""
-    found: dict[Digest, dict[str, Any]] = {}
+def _manifest(
+    images: Sequence[Image], loadable: Mapping[str, Loadable], path: Callable[[Digest], str]
+) -> list[dict[str, Any]]:
+    """Docker's manifest.json, with the tags of one image in one entry; `path` says where a blob is."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
     for image in images:
         known = loadable.get(str(image.chosen))
         if known is None:
             continue
-        layers = [layer(found.digest) for found in known.layers]
-        entry = found.setdefault(
-            known.config.digest, {"Config": config(known.config.digest), "RepoTags": [], "Layers": layers}
-        )
+        layers = [path(layer.digest) for layer in known.layers]
+        new: dict[str, Any] = {"Config": path(known.config.digest), "RepoTags": [], "Layers": layers}
+        entry = found.setdefault((new["Config"], *layers), new)
         if not is_digest(image.chosen.reference):
             entry["RepoTags"].append(str(image.chosen))
     return list(found.values())
