@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -16,11 +16,14 @@ from app.errors import StartError
 from app.proxy.credentials import open_credentials
 from app.proxy.credentials.login import Credentials
 from app.proxy.credentials.static import Password
-from app.proxy.errors import Unreachable
+from app.proxy.errors import Unreachable, UpstreamError
 from app.proxy.settings import HUB, UpstreamSettings, names_of
 from app.proxy.upstreams import Report
 from app.transfer.logins import logins_of, own_logins
 from app.transfer.source import Source, open_source
+
+_UNTRUSTED: Final = "cannot be trusted"
+"""What the transport says of certificates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,16 @@ async def dialled(
             source = await stack.enter_async_context(
                 open_source(settings, credentials, report, retries=options.retries)
             )
-        except Unreachable:
+        except Unreachable as exc:
             plain = _plain(settings, configured, options)
-            if plain is None:
+            if plain is None or _UNTRUSTED in exc.reason:  # a certificate that is refused is no reason to do without
                 raise
-            source = await stack.enter_async_context(open_source(plain, credentials, report, retries=options.retries))
+            try:
+                source = await stack.enter_async_context(
+                    open_source(plain, credentials, report, retries=options.retries)
+                )
+            except UpstreamError:
+                raise exc from None
         yield source
 
 

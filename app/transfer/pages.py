@@ -8,20 +8,18 @@ from app.proxy.client import Reply
 from app.proxy.documents import next_page
 from app.proxy.errors import Portal
 
-NUMBERED: Final = {"n": "1000"}
-"""The query of a first page, where the list knows sizes of pages."""
 _PAGES: Final = 100_000
 
 Ask = Callable[[dict[str, str]], Awaitable[Reply]]
 """Asks for the page of a query."""
 
 
-async def documents(host: str, ask: Ask, first: dict[str, str], most: int = _PAGES) -> AsyncIterator[dict[str, Any]]:
-    """The documents of all pages, one at a time, beginning with that of the query `first`.
+async def documents(host: str, ask: Ask, most: int = _PAGES) -> AsyncIterator[dict[str, Any]]:
+    """The documents of all pages, one at a time. Their size is the registry's choice: some refuse to be told one.
 
     Raises what `ask` raises, and Portal for nonsense, for circles, and for more than `most` pages.
     """
-    query: dict[str, str] | None = first
+    query: dict[str, str] | None = {}
     seen: set[int] = set()
     while query is not None:
         mark = hash(frozenset(query.items()))

@@ -58,11 +58,14 @@ def parse_selection(text: str) -> Selection:
 
     Docker Hub's short names get their `library/`. Raises NameInvalid, TagInvalid, DigestInvalid.
     """
-    path, at, digest = text.strip().removeprefix("docker://").rstrip("/").partition("@")
-    host, _, rest = path.partition("/")
-    host = host.lower()
-    if not _is_host(host):
-        raise NameInvalid("it begins with no registry, such as docker.io/library/alpine or registry.example:5000")
+    path, at, digest = text.strip().removeprefix("docker://").partition("@")
+    host, slash, rest = path.partition("/")
+    host, rest = host.lower(), rest.rstrip("/")
+    if not _is_host(host) or not (slash or "." in host or host.startswith("localhost")):
+        raise NameInvalid(
+            "it begins with no registry, as docker.io/library/alpine:3 and registry.example:5000 do; the whole of a registry "
+            "whose name has no dot is written registry:5000/"
+        )
     head, colon, tag = rest.rpartition(":")
     names, tag = (head, tag) if colon else (rest, "")
     if colon and not tag:

@@ -23,7 +23,7 @@ from app.proxy.manifests import ACCEPT
 from app.proxy.rates import RateLimit
 from app.proxy.settings import UpstreamSettings
 from app.proxy.upstreams import Report
-from app.transfer.pages import NUMBERED, documents
+from app.transfer.pages import documents
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ class Source:
         async def ask(query: dict[str, str]) -> Reply:
             return await self._patient(lambda: self.client.get(repository or "", tail, query=query, limit=BYTES))
 
-        async for document in documents(self.host, ask, NUMBERED):
+        async for document in documents(self.host, ask):
             listed = document.get(field)
             for item in listed if isinstance(listed, list) else ():
                 if isinstance(item, str):
@@ -134,7 +134,7 @@ class Source:
             )
 
         found: dict[Digest, None] = {}
-        async for document in documents(self.host, ask, {}, _REFERRERS):
+        async for document in documents(self.host, ask, _REFERRERS):
             listed = document.get("manifests")
             for item in listed if isinstance(listed, list) else ():
                 with suppress(ManifestInvalid):
