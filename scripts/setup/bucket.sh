@@ -126,7 +126,7 @@ take() {
   dry_run || forget "bucket $1 $2"
 }
 
-# The bucket goes when an earlier run made it and it is empty, or when that was asked for.
+# The bucket goes when an earlier run made it and it holds nothing but the registry's own upkeep, or when that was asked for.
 take_bucket() {
   noted "bucket bucket $REGISTRY_BUCKET" || return 0
   if [[ " $there " == *" bucket "* ]]; then

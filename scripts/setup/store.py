@@ -1,22 +1,26 @@
 """What MinIO holds of the registry, and taking it back: bucket, user and policy that `edge-registry setup bucket` made.
 
 `store.py status` prints which are there, `store.py remove WHAT...` removes them, `store.py has-content` says yes where the
-bucket is not empty, `store.py secret` makes up a secret. The environment says where: REGISTRY_MINIO,
-REGISTRY_BUCKET, REGISTRY_ACCESS_KEY, REGISTRY_REGION, MINIO_ROOT_USER and MINIO_ROOT_PASSWORD.
+bucket holds more than what a registry without images leaves there, `store.py secret` makes up a secret. The environment
+says where: REGISTRY_MINIO, REGISTRY_BUCKET, REGISTRY_ACCESS_KEY, REGISTRY_REGION, MINIO_ROOT_USER and MINIO_ROOT_PASSWORD.
 """
 
 import json
 import os
 import secrets
 import sys
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio, MinioAdmin
 from minio.credentials.providers import StaticProvider
+from minio.datatypes import Object
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioAdminException, MinioException, S3Error
 
+UPKEEP, QUARANTINE = "upkeep/", "upkeep/quarantine/"
+"""Where the registry keeps keys, leases and reports of its own, and where what it found damaged; app/registry/keys.py."""
 MISSING = frozenset({"XMinioAdminNoSuchUser", "XMinioAdminNoSuchPolicy"})
 
 
@@ -46,18 +50,24 @@ class Store:
         }
 
     def has_content(self) -> bool:
-        """Whether there is an object in the bucket, or a version of one."""
-        return next(iter(self._data.list_objects(self.bucket, recursive=True, include_version=True)), None) is not None
+        """Whether there is an object in the bucket, or a version of one, that is not the registry's own upkeep."""
+        return any(not own(one) for one in self._objects())
 
     def remove_bucket(self, *, content: bool) -> None:
-        """Removes the bucket; with `content`, all that is in it. Raises S3Error where it is not empty."""
-        if content:
-            found = self._data.list_objects(self.bucket, recursive=True, include_version=True)
-            names = (DeleteObject(one.object_name, one.version_id) for one in found)
-            failures = list(self._data.remove_objects(self.bucket, names))
-            if failures:
-                sys.exit(f"store: {len(failures)} objects could not be deleted, the first for: {failures[0].message}")
+        """Removes the bucket; with `content`, all that is in it, else upkeep alone.
+
+        Raises S3Error where something is left in it, as what was pushed meanwhile.
+        """
+        names = (DeleteObject(str(one.object_name), one.version_id) for one in self._objects() if content or own(one))
+        failures = list(self._data.remove_objects(self.bucket, names))
+        if failures:
+            sys.exit(f"store: {len(failures)} objects could not be deleted, the first for: {failures[0].message}")
         self._data.remove_bucket(self.bucket)
+
+    def _objects(self) -> Iterator[Object]:
+        """Every object with every version of it."""
+        found: Iterator[Object] = self._data.list_objects(self.bucket, recursive=True, include_version=True)
+        return found
 
     def remove_user(self) -> None:
         """Removes the registry's user."""
@@ -81,6 +91,12 @@ class Store:
                 return False
             raise
         return True
+
+
+def own(one: Object) -> bool:
+    """Whether the registry wrote it for itself, so that nobody misses it where the registry goes."""
+    key = one.object_name or ""
+    return key.startswith(UPKEEP) and not key.startswith(QUARANTINE)
 
 
 def main(verb: str, *what: str) -> None:

@@ -13,6 +13,8 @@ from minio.credentials.providers import StaticProvider
 from minio.error import S3Error
 
 from tests.services.minio import MinioServer
+from tests.services.pushing import Pusher
+from tests.services.registry import RegistryServer, s3_store
 from tests.setup.running import Setup
 
 pytestmark = pytest.mark.minio
@@ -71,8 +73,8 @@ def keys(setup: Setup) -> tuple[str, str]:
     return (setup.state / "s3-access-key").read_text(), (setup.state / "s3-secret-key").read_text()
 
 
-def put(client: Minio, bucket: str) -> None:
-    client.put_object(bucket, "data/x", io.BytesIO(b"hello"), 5)
+def put(client: Minio, bucket: str, key: str = "data/x") -> None:
+    client.put_object(bucket, key, io.BytesIO(b"hello"), 5)
 
 
 def test_the_keys_it_leaves_work_in_the_bucket_and_nowhere_else(setup: Setup, store: Store) -> None:
@@ -128,6 +130,32 @@ def test_a_bucket_with_content_goes_only_when_that_is_asked_for(setup: Setup, st
     setup.succeed("bucket", "--uninstall", "--delete-data")
     assert store.held() == set()
     assert not setup.state.exists()
+
+
+def test_a_bucket_in_which_a_registry_ran_and_nobody_pushed_is_taken_back(
+    setup: Setup, store: Store, minio: MinioServer, tmp_path: Path
+) -> None:
+    setup.succeed("bucket")
+    access, secret = keys(setup)
+    with RegistryServer(tmp_path / "registry", s3_store(minio.endpoint, store.bucket, access, secret)) as server:
+        # A key that signs the upload is made, and the upload is given up.
+        assert Pusher(server.url).request("POST", "/v2/team/app/blobs/uploads/").status == 202
+    assert list(store.data.list_objects(store.bucket, recursive=True))
+    said = setup.succeed("bucket", "--uninstall").stderr
+    assert f"remove the bucket {store.bucket} from MinIO" in said
+    assert store.held() == set()
+
+
+@pytest.mark.parametrize("key", ["upkeep/quarantine/x", "upkeepers/x", "catalog/x!"])
+def test_whatever_is_not_upkeep_alone_keeps_the_bucket_whole(setup: Setup, store: Store, key: str) -> None:
+    setup.succeed("bucket")
+    for name in ("upkeep/keys/x", key):
+        put(store.data, store.bucket, name)
+    setup.succeed("bucket", "--uninstall")
+    held = {one.object_name for one in store.data.list_objects(store.bucket, recursive=True)}
+    assert held == {"upkeep/keys/x", key}
+    setup.succeed("bucket", "--uninstall", "--delete-data")
+    assert store.held() == set()
 
 
 def test_a_bucket_that_was_there_before_is_used_and_stays(setup: Setup, store: Store) -> None:
