@@ -23,6 +23,7 @@ from app.auth.access import Access
 from app.auth.authenticator import Authenticator
 from app.auth.users import Users
 from app.errors import StartError
+from app.exports import export_routes
 from app.imports import create_importer, namespaces, open_watcher, own_names, taking
 from app.proxy.pins import Pins
 from app.proxy.proxy import Proxy, open_proxy
@@ -109,7 +110,10 @@ async def open_service(settings: Settings, log: Log) -> AsyncIterator[Service]:
             authenticator if users else None,
             bucket,
             repositories=_repositories(settings, bucket, proxy),
-            routes={"/api/v1/import": {"POST": Imports(taking(importer), settings.transfer.max_bytes).post}},
+            routes={
+                "/api/v1/import": {"POST": Imports(taking(importer), settings.transfer.max_bytes).post},
+                **export_routes(settings, bucket),
+            },
             pace=pace,
             metrics=metrics,
             log=log,

@@ -73,9 +73,9 @@ class Imports:
                 chunks,
                 given=exchange.parameter("name") or "",
                 prefix=exchange.parameter("prefix") or "",
-                keep_host=_flag(exchange, "keep_host"),
+                keep_host=flag(exchange, "keep_host"),
                 platforms=exchange.query("platform"),
-                dry_run=_flag(exchange, "dry_run"),
+                dry_run=flag(exchange, "dry_run"),
                 by=grants.user,
                 may_push=grants.administers,
                 may_pull=grants.may_pull,
@@ -105,8 +105,8 @@ def described(image: Outcome) -> dict[str, Any]:
     }
 
 
-def _flag(exchange: Exchange, name: str) -> bool:
-    """Raises SizeInvalid for what is neither yes nor no."""
+def flag(exchange: Exchange, name: str) -> bool:
+    """A parameter that switches something on. Raises SizeInvalid for what is neither yes nor no."""
     text = exchange.parameter(name)
     if text is None or text.lower() in ("0", "false", "no"):
         return False

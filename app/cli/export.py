@@ -19,7 +19,7 @@ from app.quantities import size_text
 
 if TYPE_CHECKING:
     from app.oci.digests import Digest
-    from app.transfer.exporting import Export, Wish
+    from app.transfer.exporting import Export, Exporter, Wish
     from app.transfer.targets import Written
 
 _PLATFORM: Final = re.compile(r"all|[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
@@ -118,19 +118,17 @@ def export(  # noqa: PLR0913  (options)
     known = _held(have or [])
 
     async def work(opened: Opened) -> None:
-        from app.proxy.namespace import Namespace
-        from app.transfer.exporting import Exporter, Format, Wish
+        from app.exports import create_exporter
+        from app.transfer.exporting import Format, Wish
 
         wish = Wish(wanted, Format(where.form), platforms, referrers=referrers, have=known, host=host)
-        proxy = opened.settings.proxy
-        upstreams = [Namespace(upstream) for upstream in proxy.upstreams]
-        await _export(Exporter(opened.bucket, upstreams, proxy.default_upstream), wish, where, as_json)
+        await _export(create_exporter(opened.settings, opened.bucket), wish, where, as_json)
 
     return on_store(config, work)
 
 
-async def _export(exporter: Any, wish: "Wish", target: Target, as_json: bool) -> None:
-    prepared: Export = await exporter.prepare(wish)
+async def _export(exporter: "Exporter", wish: "Wish", target: Target, as_json: bool) -> None:
+    prepared = await exporter.prepare(wish)
     for remark in prepared.remarks:
         output.warn(remark)
     written = await _write(prepared, target)
@@ -199,10 +197,10 @@ def _summary(document: Any) -> str:
 
 def _write_inventory(target: str, config: Path | None) -> None:
     async def work(opened: Opened) -> None:
-        from app.transfer.inventory import inventory
+        from app.exports import create_exporter
         from app.transfer.targets import Pouring, write_text
 
-        lines = (f"{line}\n".encode() async for line in inventory(opened.bucket))
+        lines = create_exporter(opened.settings, opened.bucket).inventory()
         if target == _STREAM:
             await Pouring(sys.stdout.buffer).pour(lines, lambda _: None)
         else:

@@ -1,7 +1,7 @@
 """Which images of the store references mean, where repository and tag may be globs."""
 
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -25,6 +25,10 @@ _TAGS: Final = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
 _SIGNATURE: Final = re.compile(r"sha(256|512)-[0-9a-f]{64,128}(\..*)?")
 _PAGE: Final = 1000
 _HERE: Final = "localhost"
+
+
+May = Callable[[Name], bool]
+"""Whether whoever exports may have what is in a repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,19 @@ class Choosing:
     """Reads references. A plain name means local content first, then the default upstream's, as in a pull."""
 
     def __init__(
-        self, bucket: Bucket, upstreams: Iterable[Namespace] = (), default: str | None = None, host: str | None = None
+        self,
+        bucket: Bucket,
+        upstreams: Iterable[Namespace] = (),
+        default: str | None = None,
+        *,
+        host: str | None = None,
+        may: May = lambda _: True,
     ) -> None:
-        """`host` is put before the names of what was pushed here."""
+        """`host` is put before the names of what was pushed here; what `may` denies is not seen."""
         known = list(upstreams)
         self._bucket = bucket
         self._host = host
+        self._may = may
         self._prefixes = {upstream.prefix: upstream.name for upstream in known}
         self._by_name = {name: upstream for upstream in known for name in upstream.names}
         self._by_name |= {name.replace(":", "_"): upstream for name, upstream in self._by_name.items()}
@@ -108,6 +119,8 @@ class Choosing:
 
     async def _found(self, names: str, reference: str) -> AsyncIterator[Chosen]:
         async for name in self._repositories(names):
+            if not self._may(name):
+                continue
             if is_digest(reference):
                 found = await self._stored(name, Digest(reference))
                 if found is not None:

@@ -1,24 +1,36 @@
 """Exports: what a wish means here, laid out as the archive that will be written."""
 
-from collections.abc import Collection, Sequence
+import asyncio
+import io
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+from app.errors import StartError
 from app.oci.digests import Digest
 from app.oci.errors import BlobUnknown, ManifestUnknown, RegistryError
 from app.proxy.images import EVERY
 from app.proxy.namespace import Namespace
 from app.proxy.pins import own_platform
 from app.registry.bucket import Bucket
-from app.transfer.choosing import Choosing
+from app.transfer.choosing import Choosing, May
 from app.transfer.contents import Contents, Format, contents
 from app.transfer.gathering import Gathering, Image
+from app.transfer.inventory import held, inventory
 from app.transfer.loadable import Loadable, loadable
 from app.transfer.tarball import Tarball
 
 __all__ = ["Export", "Exporter", "Format", "Wish"]
 
+_LINES: Final = 1000
+_FILES: Final = (Format.COMBINED, Format.OCI, Format.DOCKER)
 _FETCHES_NOTHING: Final = "export fetches nothing: pull it, or `edge-registry pin add` it, first"
+
+
+class ExportRefused(RegistryError):
+    """What is wished for contradicts itself."""
+
+    code, status, text = "EXPORT_INVALID", 400, "this cannot be exported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +38,8 @@ class Wish:
     """What is to be exported, and how.
 
     `references` may be globs. `platforms` are those of an index that must be here (EVERY: all of them); none: whichever are
-    here. `referrers` takes signatures along, `have` leaves blobs out, `host` goes before the names of what was pushed here.
+    here. `referrers` takes signatures along, `have` leaves blobs out, `host` goes before the names of what was pushed here,
+    and what `may` denies is not seen.
     """
 
     references: Sequence[str]
@@ -35,6 +48,7 @@ class Wish:
     referrers: bool = False
     have: Collection[Digest] = field(default_factory=frozenset)
     host: str | None = None
+    may: May = lambda _: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +74,10 @@ class Exporter:
 
     async def prepare(self, wish: Wish) -> Export:
         """Looks up all that is wished for. Raises ManifestUnknown or BlobUnknown with a line for each image that is not
-        here as it is wanted, and Unavailable."""
+        here as it is wanted, ExportRefused, and Unavailable."""
         platforms = _platforms(wish)
-        chosen = await Choosing(self._bucket, self._upstreams, self._default, wish.host).all(wish.references)
+        choosing = Choosing(self._bucket, self._upstreams, self._default, host=wish.host, may=wish.may)
+        chosen = await choosing.all(wish.references)
         gathering = Gathering(self._bucket, platforms, referrers=wish.referrers and wish.form is not Format.DOCKER)
         images: list[Image] = []
         problems: list[str] = []
@@ -78,6 +93,26 @@ class Exporter:
         ]
         found = await self._loadable(images, platforms, wish, remarks)
         return Export(images, contents(self._bucket, images, found, wish.form, wish.have), remarks)
+
+    async def download(self, references: Sequence[str], *, form: str, have: str, **wish: Any) -> Tarball:
+        """As `prepare`, for a client that wants a file: `form` is a name of a format, `have` the text of an inventory."""
+        if form not in _FILES:
+            raise ExportRefused(f"{form[:40]!r} is no format: there are {', '.join(_FILES)}")
+        try:
+            known = await asyncio.to_thread(held, io.StringIO(have)) if have else frozenset()
+        except StartError as exc:
+            raise ExportRefused(str(exc)) from exc
+        return (await self.prepare(Wish(references, Format(form), have=known, **wish))).tarball()
+
+    async def inventory(self, may: May = lambda _: True) -> AsyncIterator[bytes]:
+        """The lines of what is here, many at once, for `have` elsewhere. Raises StorageError."""
+        lines: list[str] = []
+        async for line in inventory(self._bucket, may):
+            lines.append(f"{line}\n")
+            if len(lines) == _LINES:
+                yield "".join(lines).encode()
+                lines.clear()
+        yield "".join(lines).encode()
 
     async def _loadable(
         self, images: Sequence[Image], platforms: Sequence[str], wish: Wish, remarks: list[str]
@@ -101,11 +136,11 @@ class Exporter:
 
 
 def _platforms(wish: Wish) -> Sequence[str]:
-    """Docker's own format has room for one. Raises RegistryError."""
+    """Docker's own format has room for one. Raises ExportRefused."""
     if wish.form is not Format.DOCKER:
         return wish.platforms
     if len(wish.platforms) > 1 or EVERY in wish.platforms:
-        raise RegistryError("the format docker holds one platform; the others hold all of them")
+        raise ExportRefused("the format docker holds one platform; the others hold all of them")
     return wish.platforms or [own_platform()]
 
 

@@ -14,24 +14,25 @@ from app.oci.errors import DigestInvalid
 from app.registry import keys
 from app.registry.bucket import Bucket
 from app.registry.listing import every
+from app.transfer.choosing import May
 
 HEADER: Final = "# edge-registry inventory 1"
 _BLOBS: Final = "blobs/"
 
 
-async def inventory(bucket: Bucket) -> AsyncIterator[str]:
-    """The header, then the digest of every blob that some repository holds, in order. Raises StorageError.
+async def inventory(bucket: Bucket, may: May = lambda _: True) -> AsyncIterator[str]:
+    """The header, then the digest of every blob that some repository holds which `may` allows, in order.
 
-    A request for each thousand that are held, and nothing is kept in memory.
+    A request for each thousand that are held, and nothing is kept in memory. Raises StorageError.
     """
     yield HEADER
     last: Digest | None = None
     async for listed in every(bucket.driver, keys.HOLDERS):
         with suppress(ValueError, IndexError):
             digest = keys.digest_below(listed.key)
-            if digest != last:
+            if digest != last and may(keys.holding(listed.key)[1]):
                 yield digest
-            last = digest
+                last = digest
 
 
 def held(source: Path | IO[str]) -> set[Digest]:
