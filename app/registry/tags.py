@@ -87,7 +87,7 @@ async def read_written(bucket: Bucket, name: Name, tag: Tag) -> tuple[Entry, flo
         body = (await bucket.driver.get(keys.tag(name, tag))).data
     except NotFound:
         return None
-    return _parsed(body)
+    return parsed(body)
 
 
 async def read_living(bucket: Bucket, name: Name, tag: Tag) -> tuple[Entry, float] | None:
@@ -113,7 +113,7 @@ async def look(bucket: Bucket, name: Name, tag: Tag) -> Written | None:
         found = await bucket.driver.get(keys.tag(name, tag))
     except NotFound:
         return None
-    parsed = _parsed(found.data)
+    parsed = parsed(found.data)
     by = json.loads(found.data).get("by") if parsed else None
     return Written(parsed[0] if parsed else None, by, found.version)
 
@@ -155,7 +155,7 @@ async def _condition(bucket: Bucket, name: Name, tag: Tag, entry: Entry) -> Cond
         found = await bucket.driver.get(keys.tag(name, tag))
     except NotFound:
         return Absent()
-    now = _parsed(found.data)
+    now = parsed(found.data)
     if now is not None and now[0].digest != entry.digest and await exists(bucket, name, now[0]):
         raise Denied("the tag is immutable", detail={"tag": tag})
     return Version(found.version)
@@ -186,7 +186,7 @@ async def exists(bucket: Bucket, name: Name, entry: Entry) -> bool:
     return True
 
 
-def _parsed(body: bytes) -> tuple[Entry, float] | None:
+def parsed(body: bytes) -> tuple[Entry, float] | None:
     """What a tag names, and when it was written; None for the empty object that a policy leaves in place of a tag."""
     if not body:
         return None
