@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.k8s.scenario import write_image_archive
 from tests.services.clients import CHECKOUT
 from tests.services.cluster import Cluster
 from tests.services.cluster.programs import built, missing
@@ -13,6 +14,7 @@ from tests.services.pod_image import IMAGE, MINIO_IMAGE, write_hello_image, writ
 
 IMAGE_CACHE = CHECKOUT / ".cache/images"
 CLUSTER_SECONDS = 600
+LARGE = 48 << 20
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,9 +27,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(CLUSTER_SECONDS))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster for the whole run; tests keep to namespaces of their own."""
+    """A cluster for the tests of a folder, gone after the last of them; tests keep to namespaces of their own."""
     if not request.config.getoption("--require-cluster"):
         pytest.skip("the cluster is left out; `scripts/test --require-cluster` brings it")
     if reason := missing():
@@ -36,23 +38,35 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hello_archive(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive of the workload's image, `hello:test`."""
     return write_hello_image(tmp_path_factory.mktemp("hello") / "hello.tar", Path(built("hello")))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def registry_image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of this checkout's image, which the node has."""
     cluster.import_image(write_registry_image(tmp_path_factory.mktemp("registry") / "image.tar", IMAGE_CACHE))
     return IMAGE
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def minio_image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of MinIO's image, which the node has."""
     program = find_minio()
     assert program is not None, "no MinIO: scripts/test builds one"
     cluster.import_image(write_minio_image(tmp_path_factory.mktemp("minio") / "image.tar", Path(program)))
     return MINIO_IMAGE
+
+
+@pytest.fixture
+def hello(tmp_path: Path) -> str:
+    """An image that no test before had, so that the node has none of it; as podman names it."""
+    return write_image_archive(tmp_path / "small", Path(built("hello")))
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> str:
+    """Another, which takes seconds to pull."""
+    return write_image_archive(tmp_path / "large", Path(built("hello")), LARGE)

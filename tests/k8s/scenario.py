@@ -1,6 +1,7 @@
 """One scenario on the cluster, step by step as k8s/README.md says: secrets, installation, pushes, workloads, the end."""
 
 import json
+import os
 import re
 import secrets
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any, Final
 
 import yaml
 
+from tests.k8s import podman
 from tests.services.clients import CHECKOUT, Client, find_program
 from tests.services.cluster import Cluster
+from tests.services.cluster.node import Node
 from tests.services.images import write_image
+from tests.services.pod_image import USER
 from tests.services.registry import Credentials, command
 
 CHART: Final = CHECKOUT / "k8s/chart/edge-registry"
@@ -19,7 +23,6 @@ WORKLOAD: Final = (CHECKOUT / "k8s/examples/registry-test.yaml").read_text()
 EXAMPLE: Final = "localhost:31113/hello:latest"
 SECRET: Final = "registry-pull"
 KILL_AFTER: Final = 4 << 20
-IGNORED: Final = ("event", "lease", "endpoints", "componentstatuses", "nodes", "namespaces", "customresourcedef")
 
 
 class Scenario:
@@ -36,6 +39,11 @@ class Scenario:
         program = find_program("helm")
         assert program is not None, "helm is not installed"
         self._helm = Client(program, folder / "helm", environment={"KUBECONFIG": str(cluster.kubeconfig)})
+
+    @property
+    def manifests(self) -> Path:
+        """The scenario as plain manifests."""
+        return CHECKOUT / f"k8s/rendered/{self.name}.yaml"
 
     @property
     def ca(self) -> Path:
@@ -75,6 +83,12 @@ class Scenario:
             *("--wait", "--timeout", "90s", *options),
         )
 
+    def apply(self, *workloads: str) -> None:
+        """`kubectl apply` of the rendered manifests, as they are; returns once it has rolled out."""
+        self.cluster.kubectl("apply", "--validate=strict", "-f", str(self.manifests))
+        for workload in (f"deployment/{RELEASE}", *workloads):
+            self.kubectl("rollout", "status", workload, "--timeout=90s")
+
     def test(self) -> None:
         """`helm test`: a pod of the chart asks the registry."""
         self._helm.run("test", RELEASE, "-n", self.namespace, "--timeout", "60s")
@@ -83,22 +97,10 @@ class Scenario:
         """`helm uninstall`; what it did not install stays."""
         self._helm.run("uninstall", RELEASE, "-n", self.namespace, "--wait", "--timeout", "90s")
 
-    def push(self, archive: str, target: str) -> None:
-        """Pushes what skopeo calls `archive` to `host:port/name:tag` from this machine, as the user."""
-        skopeo = find_program("skopeo")
-        assert skopeo is not None, "skopeo is not installed"
-        Client(skopeo, self.folder / "skopeo").run(*self.copy(archive, target))
-
-    def copy(self, archive: str, target: str) -> list[str]:
-        """skopeo's arguments for that; they serve on the node too."""
-        trust = ["--dest-tls-verify=false"]
-        if self.ca.exists():
-            folder = self.folder / "trusted"
-            folder.mkdir(exist_ok=True)
-            (folder / "ca.crt").write_bytes(self.ca.read_bytes())
-            trust = ["--dest-cert-dir", str(folder)]
-        user = f"{self.user.name}:{self.user.password}"
-        return ["--insecure-policy", "copy", *trust, "--dest-creds", user, archive, f"docker://{target}"]
+    def push(self, layout: str, target: str, node: Node | None = None) -> None:
+        """podman logs in as the user and pushes `layout` to `host:port/name:tag`; from the node, if one is given."""
+        ca = self.ca if self.ca.exists() else None
+        podman.push(self.folder / "podman", layout, target, self.user, ca, node)
 
     def make_pull_secret(self, *servers: str) -> None:
         """The secret for workloads, under all names of the registry."""
@@ -136,14 +138,15 @@ class Scenario:
         self.kubectl("delete", "deployment", "without-secret")
 
     def _is_refused(self) -> bool:
-        pods = self.kubectl("get", "pods", "-l", "app=without-secret", "-o", "json")
-        states = [
-            status["state"].get("waiting", {})
-            for pod in json.loads(pods)["items"]
-            for status in pod["status"].get("containerStatuses", ())
-        ]
-        events = self.kubectl("get", "events", "-o", "jsonpath={.items[*].message}")
-        return any(s.get("reason") in ("ErrImagePull", "ImagePullBackOff") for s in states) and "401" in events
+        """Whether the kubelet has given up for now, and because the registry knows nobody without a login."""
+        pods = json.loads(self.kubectl("get", "pods", "-l", "app=without-secret", "-o", "json"))["items"]
+        for pod in pods:
+            states = [status["state"].get("waiting", {}) for status in pod["status"].get("containerStatuses", ())]
+            about = f"--field-selector=involvedObject.name={pod['metadata']['name']}"
+            said = self.kubectl("get", "events", about, "-o", "jsonpath={.items[*].message}")
+            if [one.get("reason") for one in states] == ["ImagePullBackOff"] and "401 Unauthorized" in said:
+                return True
+        return False
 
     def ask(self, url: str) -> int:
         """The status with which a pod of the cluster is answered at `url`; it trusts the authority and no other."""
@@ -208,31 +211,14 @@ def workload(image: str, name: str) -> str:
 
 
 def write_image_archive(folder: Path, program: Path, ballast: int = 0) -> str:
-    """The workload's image with so many random bytes beside it, new each time, as skopeo names it."""
+    """The workload's image with so many random bytes beside it, new each time, as podman and skopeo name it."""
     layers = [{"bin/busybox": program.read_bytes()}, {"ballast": secrets.token_bytes(ballast + 16)}]
     write_image(folder, layers)
     return f"oci:{folder}:latest"
 
 
-def inventory(cluster: Cluster) -> set[str]:
-    """Every object of the cluster but those that come and go by themselves."""
-    kinds = [
-        kind
-        for kind in cluster.kubectl("api-resources", "--verbs=list", "-o", "name").split()
-        if not kind.startswith(IGNORED)
-    ]
-    listed = cluster.kubectl("get", ",".join(kinds), "-A", "-o", "json", "--ignore-not-found")
-    objects = json.loads(listed)["items"] if listed.strip() else []
-    return {
-        f"{one['kind']} {one['metadata'].get('namespace', '')}/{one['metadata']['name']}"
-        for one in objects
-        if "deletionTimestamp" not in one["metadata"]
-    }
-
-
-def files(folder: Path) -> dict[str, bytes | None]:
-    """Every file below a folder with its content, every other entry with None."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() and not path.is_symlink() else None
-        for path in sorted(folder.rglob("*"))
-    }
+def make_folder(node: Node, name: str) -> None:
+    """`install -d -o 65532 -g 65532 -m 700` below the node's /srv."""
+    folder = node.srv / name
+    folder.mkdir(mode=0o700)
+    os.chown(folder, USER, USER)

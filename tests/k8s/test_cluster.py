@@ -152,6 +152,19 @@ def test_a_cluster_whose_starter_is_killed_leaves_nothing_and_starts_again(clust
     assert not (tmp_path / "second/node/var").exists()
 
 
+def test_a_cluster_that_ends_while_pods_run_leaves_no_control_groups(
+    cluster: Cluster, hello_archive: Path, tmp_path: Path
+) -> None:
+    before = _control_groups()
+    with Cluster(tmp_path / "third") as third:
+        third.import_image(hello_archive)
+        third.kubectl("run", "hello", f"--image={HELLO_IMAGE}")
+        third.wait("pod/hello", "condition=Ready")
+        made = _control_groups() - before
+        assert made
+    assert not made & _control_groups()
+
+
 def _answer(url: str) -> bytes | None:
     """What is there; None where nobody answers, as while kube-proxy has not written its rules."""
     try:
@@ -180,3 +193,9 @@ def _processes_in(folder: Path) -> list[int]:
         if str(folder) in mounts and int(process.name) != os.getpid():
             found.append(int(process.name))
     return found
+
+
+def _control_groups() -> set[Path]:
+    """Those of the containers of every node on this machine."""
+    roots = [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]
+    return {group for root in roots for group in (root / "k8s.io").glob("*/")}

@@ -19,6 +19,8 @@ from tests.services.cluster.programs import installed
 INIT: Final = Path(__file__).with_name("node.sh")
 CABLES: Final = 200
 RUN_SECONDS: Final = 100.0
+TASKS: Final = "run/containerd/io.containerd.runtime.v2.task"
+"""Where containerd has a folder for each container, `<namespace>/<id>`, and so its control group is called."""
 UNCOPIED: Final = (
     *("shadow*", "gshadow*", "ssh", "docker", "rancher", "containerd", "containers", "cni", "kubernetes"),
     *("edge-registry", "hosts", "resolv.conf"),
@@ -132,6 +134,8 @@ class Node:
         for process in self.processes:
             process.kill()
         subprocess.run([installed("ip"), "link", "delete", self._cable], capture_output=True, check=False)
+        for task in (self.folder / TASKS).glob("*/*"):
+            remove_cgroups(f"/{task.parent.name}/{task.name}")
         remove_cgroups(self.cgroup)
         self._clear()
 
