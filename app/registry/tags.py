@@ -113,9 +113,9 @@ async def look(bucket: Bucket, name: Name, tag: Tag) -> Written | None:
         found = await bucket.driver.get(keys.tag(name, tag))
     except NotFound:
         return None
-    parsed = parsed(found.data)
-    by = json.loads(found.data).get("by") if parsed else None
-    return Written(parsed[0] if parsed else None, by, found.version)
+    said = parsed(found.data)
+    by = json.loads(found.data).get("by") if said else None
+    return Written(said[0] if said else None, by, found.version)
 
 
 async def replace(
