@@ -41,11 +41,16 @@ def adopt(
 
     The exit status is 1 where something that the old registry holds could not be taken over whole.
     """
-    report = on_store(config, lambda opened: _run(opened, root, repository, prune=prune, dry=dry_run))
+    report, expires = on_store(config, lambda opened: _run(opened, root, repository, prune=prune, dry=dry_run))
     if as_json:
         output.say(json.dumps(report.document(), indent=2))
     else:
         _print(report)
+    if expires:
+        output.warn(
+            "the old registry is a pull-through cache and deletes bytes after its `proxy.ttl`: stop it, or what was"
+            " adopted here loses them"
+        )
     if not dry_run:
         output.warn(
             "do not run the old registry's `garbage-collect` any more: it deletes bytes that are needed here and that it"
@@ -55,7 +60,7 @@ def adopt(
         raise typer.Exit(1)
 
 
-async def _run(opened: Opened, root: str, names: str, *, prune: bool, dry: bool) -> "Report":
+async def _run(opened: Opened, root: str, names: str, *, prune: bool, dry: bool) -> tuple["Report", bool]:
     from app.transfer.adoption import Adoption
     from app.transfer.distribution_layout import Layout, parse_root
 
@@ -66,7 +71,8 @@ async def _run(opened: Opened, root: str, names: str, *, prune: bool, dry: bool)
     adoption = Adoption(opened.bucket, layout, prune=prune, dry=dry)
     with counting("adopting") as bar:
         total = await adoption.count() if bar.wants_total else 0
-        return await adoption.run(lambda done: bar.show(done, total))
+        report = await adoption.run(lambda done: bar.show(done, total))
+    return report, await layout.expires()
 
 
 def _print(report: "Report") -> None:

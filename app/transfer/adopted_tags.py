@@ -86,10 +86,16 @@ class AdoptedTags:
                 written = await tags.replace(self._bucket, name, tag, entry, self._by, seen)
             except Denied as denied:
                 return self._report.note("kept", name, f"tag {tag}", denied.message)
-            if not written:
+            if written:
+                self._count(seen, digest)
+            elif not await self._is_so(name, tag, digest):
                 return self._report.note("kept", name, f"tag {tag}", "it was pushed here a moment ago")
-            self._count(seen, digest)
         return await self._remember(name, tag, link.version, known)
+
+    async def _is_so(self, name: Name, tag: Tag, digest: Digest) -> bool:
+        """Whether another takeover, at the same time, has done it."""
+        now = await tags.look(self._bucket, name, tag)
+        return now is not None and now.by == self._by and now.entry is not None and now.entry.digest == digest
 
     async def _predict(self, name: Name, tag: Tag, digest: Digest, seen: Written | None) -> None:
         if await first_entry(self._bucket, name, digest) is not None:

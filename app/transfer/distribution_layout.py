@@ -2,6 +2,7 @@
 
 ::
 
+    [<root>/]scheduler-state.json                          a pull-through cache: when it deletes what it fetched
     [<root>/]docker/registry/v2/
         blobs/<alg>/<xx>/<hex>/data                        bytes of blobs, and of manifests
         repositories/<R>/_layers/<alg>/<hex>/link          R holds this blob; the file is a digest
@@ -96,6 +97,14 @@ class Layout:
     async def exists(self) -> bool:
         """Whether there is such a layout at all. Raises StorageError."""
         return bool((await self._driver.list(self._repositories, limit=1)).entries)
+
+    async def expires(self) -> bool:
+        """Whether a pull-through cache wrote it, which deletes bytes when their time is over. Raises StorageError."""
+        try:
+            await self._driver.stat(f"{self.root}{'/' if self.root else ''}scheduler-state.json")
+        except NotFound:
+            return False
+        return True
 
     async def links(self, odd: Odd) -> AsyncIterator[Link]:
         """Every link of blobs, manifests and tags, in order. Names that are none here go to `odd`. Raises StorageError."""

@@ -1,5 +1,6 @@
 """Taking over again and again: who has the last word, and what a run that was killed leaves."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -255,6 +256,16 @@ async def test_children_come_before_their_indexes_and_each_once(driver: MemoryDr
             assert places[child["digest"].partition(":")[2]] < above
 
 
+async def test_two_at_once_do_no_harm(driver: MemoryDriver, old: Old, here: Repository) -> None:
+    children = [await old.image(APP, f"v{number}", seed=str(number)) for number in range(8)]
+    await old.manifest(APP, make_index([descriptor(child.data, child.media_type) for child in children]), "multi")
+    for report in await asyncio.gather(adopt(driver), adopt(driver), adopt(driver)):
+        assert report.whole
+        assert not report.notes["kept"]
+    assert await tags_of(here) == ["multi", *(f"v{number}" for number in range(8))]
+    assert not any((await adopt(driver)).done.values())
+
+
 class Killed(Exception):
     """The process ends here."""
 
@@ -298,7 +309,7 @@ class Dying(Recorded):
         super().__init__(driver)
         self._left = number
 
-    async def _recorded(self, action: str, key: str, work: object) -> object:
+    async def _recorded(self, action: str, key: str, work: Any) -> Any:
         if action in ("put", "delete"):
             self._left -= 1
         if self._left < 0:

@@ -83,6 +83,13 @@ def test_what_cannot_come_is_a_line_and_the_exit_status(edge: Edge, here: dict[s
     assert "left: team/multi: tag latest: its link file holds no digest" in ended.stderr.splitlines()
 
 
+def test_the_bucket_of_a_pull_through_cache_is_warned_of(edge: Edge, here: dict[str, str], old: Path) -> None:
+    (old / "scheduler-state.json").write_text("{}")
+    ended = edge("adopt", "--dry-run", **here)
+    assert ended.status == 0
+    assert "proxy.ttl" in ended.stderr
+
+
 def test_without_a_layout_it_names_the_option(edge: Edge, here: dict[str, str]) -> None:
     ended = edge("adopt", "--root", "/elsewhere/", **here)
     assert ended.status == 2
