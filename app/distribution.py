@@ -43,7 +43,7 @@ _DOCKER_HUB: Final = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _NOTES: Final = {
     "http.secret": "is not needed: replicas share their key through the bucket",
     "http.debug.addr": "has no effect here: metrics are at /metrics of the registry's own port",
-    "storage.s3.rootdirectory": "is not used: the registry's keys begin at the root of its bucket",
+    "storage.s3.rootdirectory": "is not used: keys begin at the root of the bucket; `adopt --root` takes over what lies below it",
     "proxy.ttl": "has no effect here: what was fetched stays, and a tag is checked again after the upstream's tag_ttl",
 }
 

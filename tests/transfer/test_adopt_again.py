@@ -256,6 +256,18 @@ async def test_children_come_before_their_indexes_and_each_once(driver: MemoryDr
             assert places[child["digest"].partition(":")[2]] < above
 
 
+@pytest.mark.parametrize("root", ["", "old", "old/registry"])
+@pytest.mark.parametrize("name", ["a", "team/app", "a_b/c--d"])
+def test_what_was_taken_over_is_remembered_under_keys_that_can_be_read_back(root: str, name: str) -> None:
+    digest = Digest("sha512:" + "0a" * 64)
+    key = keys.adopted_manifest(root, Name(name), digest)
+    assert keys.adoption(key) == (name, digest, "")
+    for tag in ("v1", "_x.", "folder__XLDIR__"):
+        key = keys.adopted_tag(root, Name(name), Tag(tag), "0f")
+        assert keys.adoption(key) == (name, tag, "0f")
+        assert key.startswith(keys.adoptions(root))
+
+
 async def test_two_at_once_do_no_harm(driver: MemoryDriver, old: Old, here: Repository) -> None:
     children = [await old.image(APP, f"v{number}", seed=str(number)) for number in range(8)]
     await old.manifest(APP, make_index([descriptor(child.data, child.media_type) for child in children]), "multi")
