@@ -245,8 +245,8 @@ notifications: {endpoints: [{name: a}]}
         "REGISTRY_AUTH has no effect here (environment REGISTRY_AUTH)",
         "REGISTRY_HTTP_SECRET is not needed: replicas share their key through the bucket "
         "(environment REGISTRY_HTTP_SECRET)",
-        "REGISTRY_STORAGE_S3_ROOTDIRECTORY is not used: keys begin at the root of the bucket; `adopt --root` takes over what lies below it "
-        "(environment REGISTRY_STORAGE_S3_ROOTDIRECTORY)",
+        "REGISTRY_STORAGE_S3_ROOTDIRECTORY is not used: keys begin at the root of the bucket; "
+        "`adopt --root` takes over what lies below it (environment REGISTRY_STORAGE_S3_ROOTDIRECTORY)",
     ]
 
 
