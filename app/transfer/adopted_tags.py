@@ -50,7 +50,7 @@ class AdoptedTags:
     async def gone(self, name: Name, tag: Tag, known: Collection[str], *, prune: bool) -> None:
         """Notes that Distribution has no such tag any more; with `prune`, empties ours unless somebody here moved it."""
         seen = await tags.look(self._bucket, name, tag)
-        if seen is None or seen.entry is None or seen.by != self._by:
+        if seen is None or seen.entry is None or seen.by != self._by or await self._layout.has_tag(name, tag):
             return
         if not prune or self._report.dry:
             self._report.note("gone", name, f"tag {tag}", "would be pruned" if prune else "stays here without --prune")

@@ -59,7 +59,10 @@ class Adoption:
     @translated
     async def count(self) -> int:
         """How many links there are, for a request for each thousand. Raises RegistryError."""
-        return sum([1 async for _ in self._layout.links(lambda *_: None)])
+        total = 0
+        async for _ in self._layout.links(lambda *_: None):
+            total += 1
+        return total
 
     @translated
     async def run(self, progress: Progress = lambda _: None) -> Report:

@@ -137,6 +137,14 @@ class Layout:
         except NotFound:
             return None
 
+    async def has_tag(self, name: Name, tag: Tag) -> bool:
+        """Whether there is this tag now, whatever a listing said. Raises StorageError."""
+        try:
+            await self._driver.stat(f"{self._repositories}{name}/_manifests/tags/{tag}/current/link")
+        except NotFound:
+            return False
+        return True
+
     async def target(self, link: Link) -> Digest:
         """The digest that a link holds. Raises Garbled, NotFound, StorageError."""
         if link.exact and link.kind is not Kind.TAG:

@@ -13,6 +13,7 @@ from app.oci.references import Tag
 from app.registry import keys
 from app.registry.bucket import Bucket
 from app.registry.registry import Repository
+from storage import PAGE, Page
 from storage.memory import MemoryDriver
 from tests.registry.recorded import Recorded
 from tests.services.client import DOCKER_LIST, INDEX, Image, descriptor, make_image, make_index
@@ -160,6 +161,22 @@ async def test_tags_that_are_gone_there_are_reported_and_pruned_on_demand(
     await old.tag(APP, "v1", image.digest)
     await adopt(driver)
     assert await tags_of(here) == ["moved", "stays", "v1"]
+
+
+async def test_a_tag_that_a_listing_left_out_is_not_pruned(driver: MemoryDriver, old: Old, here: Repository) -> None:
+    """Stores have been seen to lose keys from their listings."""
+    await old.image(APP, V1)
+    await adopt(driver)
+    real = driver.list
+
+    async def forgetful(prefix: str, *, after: str = "", limit: int = PAGE) -> Page:
+        page = await real(prefix, after=after, limit=limit)
+        return Page([entry for entry in page.entries if "/_manifests/tags/" not in entry.key], page.more)
+
+    driver.list = forgetful  # type: ignore[method-assign]
+    assert (await adopt(driver, prune=True)).done["tags_pruned"] == 0
+    driver.list = real  # type: ignore[method-assign]
+    assert await tags_of(here) == ["v1"]
 
 
 async def test_a_push_between_the_look_and_the_write_wins(old: Old, here: Repository, driver: MemoryDriver) -> None:
