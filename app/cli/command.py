@@ -10,10 +10,12 @@ from typer.main import get_command
 
 from app.cli import (
     adopt,
+    backup,
     config,
     copy,
     doctor,
     export,
+    gc,
     import_,
     node_config,
     node_setup,
@@ -112,9 +114,12 @@ _root.command("node-config")(node_config.node_config)
 _root.add_typer(node_setup.commands, name="node-setup")
 _root.command("pull-secret")(pull_secret.pull_secret)
 _root.command("doctor")(doctor.doctor)
+_root.command("gc")(gc.gc)
 _root.command("import")(import_.import_)
 _root.command("export")(export.export)
 _root.command("adopt")(adopt.adopt)
 _root.command("copy")(copy.copy)
 _root.command("verify")(verify.verify)
 _root.command("rebuild")(rebuild.rebuild)
+_root.command("backup")(backup.backup)
+_root.command("restore")(backup.restore)

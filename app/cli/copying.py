@@ -35,6 +35,8 @@ async def run(
     as_json: bool,
 ) -> bool:
     """Copies everything that is wanted; says whether all of it is here. Raises StartError."""
+    if opened.settings.proxy.air_gapped:
+        raise StartError("proxy.air_gapped is set: no registry is ever dialled")
     named = _naming(opened.settings, wanted, to, as_name)
     verb = "would copy" if rules.dry else "copying"
     bars: AbstractContextManager[Watching] = nullcontext(_Silent()) if as_json or rules.dry else watching(verb)
