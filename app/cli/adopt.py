@@ -62,9 +62,9 @@ def adopt(
 
 async def _run(opened: Opened, root: str, names: str, *, prune: bool, dry: bool) -> tuple["Report", bool]:
     from app.transfer.adoption import Adoption
-    from app.transfer.distribution_layout import Layout, parse_root
+    from app.transfer.distribution_layout import Layout, parse_names, parse_root
 
-    layout = Layout(opened.bucket.driver, parse_root(root), names)
+    layout = Layout(opened.bucket.driver, parse_root(root), parse_names(names))
     if not await layout.exists():
         where = f"{layout.root}/docker/registry/v2" if layout.root else "docker/registry/v2"
         raise StartError(f"there is no {where} in the store: name Distribution's `rootdirectory` with --root")

@@ -34,6 +34,7 @@ from storage import Driver, Entry, NotFound
 _ROOT: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _LONGEST_ROOT: Final = 64
 _LONGEST_LINK: Final = 256
+_NAMES: Final = re.compile(r"[a-z0-9*?\[][a-z0-9._/*?\[\]!-]{0,253}")
 _GLOB: Final = re.compile(r"[*?\[]")
 _LONG: Final = re.compile(r"uploads/|manifests/tags/[^/]+/index/")
 _LAST: Final = "~"
@@ -85,6 +86,13 @@ def parse_root(text: str) -> str:
     if root and (len(root) > _LONGEST_ROOT or not _ROOT.fullmatch(root)):
         raise StartError(f"{text[:80]!r} is no folder of a bucket: letters, digits, `.`, `_`, `-` and `/`, 64 at most")
     return root
+
+
+def parse_names(text: str) -> str:
+    """A glob of repository names. Raises StartError."""
+    if not _NAMES.fullmatch(text):
+        raise StartError(f"{text[:80]!r} is no glob of repositories such as team/*")
+    return text
 
 
 class Layout:

@@ -12,7 +12,7 @@ from app.oci.names import Name
 from app.oci.references import Tag
 from app.registry import keys
 from app.registry.registry import Repository
-from app.transfer.distribution_layout import parse_root
+from app.transfer.distribution_layout import parse_names, parse_root
 from storage import Reader
 from storage.memory import MemoryDriver
 from tests.registry.conftest import stream
@@ -255,3 +255,14 @@ def test_a_root_that_is_no_folder_of_a_bucket_is_refused(text: str) -> None:
 @pytest.mark.parametrize(("text", "root"), [("", ""), ("/", ""), ("/a/b/", "a/b"), ("registry-2.8", "registry-2.8")])
 def test_a_root_is_written_with_or_without_slashes(text: str, root: str) -> None:
     assert parse_root(text) == root
+
+
+@pytest.mark.parametrize("text", ["", "../x", "Team/*", "a b", "ü*", "x" * 255, "/team"])
+def test_a_glob_that_no_repository_can_match_is_refused(text: str) -> None:
+    with pytest.raises(StartError):
+        parse_names(text)
+
+
+@pytest.mark.parametrize("text", ["*", "team/*", "[ab]*/app", "?", "a_b/c--d", "[!a]*"])
+def test_a_glob_is_taken_as_it_is(text: str) -> None:
+    assert parse_names(text) == text
