@@ -29,6 +29,7 @@ SLOW = (
     "tests/proxy/test_replicas.py",
     "tests/proxy/test_memory.py",
     "tests/setup/",
+    "tests/upkeep/test_verify_disks.py",
     "tests/clients/test_adopt.py",
     "tests/clients/test_proxy_",
     "tests/clients/test_node_config.py",

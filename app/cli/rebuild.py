@@ -24,7 +24,7 @@ def rebuild(
     For a store that was restored without them. Links and manifests are the truth; nothing is deleted, and what is right
     is not written again. Servers may go on meanwhile.
 
-    The exit status is 1 where a manifest could not be read, so that what it refers to is not known.
+    The exit status is 1 where a manifest could not be read, so that what it refers to is not known, or a key not be written.
     """
 
     async def work(opened: Opened) -> "Rebuilt":
@@ -45,5 +45,9 @@ def rebuild(
             output.complain(
                 f"{done.unreadable} of {done.manifests} manifests cannot be read; `edge-registry verify` names them"
             )
-    if done.unreadable:
+        if done.refused:
+            output.complain(
+                f"{done.refused} keys could not be written: the store refuses them alone, so look at its disks"
+            )
+    if done.unreadable or done.refused:
         raise typer.Exit(1)

@@ -32,7 +32,11 @@ def verify(
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="With --repair: take dead links away even where very many are dead.")
+        bool,
+        typer.Option(
+            "--force",
+            help="With --repair: give up what the store does not give, and take dead links away even where very many are.",
+        ),
     ] = False,
     rate: Annotated[
         str | None,

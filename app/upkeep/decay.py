@@ -10,13 +10,13 @@ from app.registry import keys
 from app.registry.bucket import Bucket
 from app.registry.hashing import StreamHash
 from app.registry.keys import Copy
-from storage import Corrupt, NotFound, Unavailable
+from app.upkeep.looking import Withheld, asked
+from storage import NotFound
 
 State = Literal["whole", "garbled", "gone", "unreadable"]
 """`unreadable`: the store, which answers otherwise, does not give these bytes. That may pass, so it proves nothing."""
 
 _AT_ONCE: Final = 4
-_FAILURES: Final = (Corrupt, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,13 @@ class Hashing:
     async def _look(self, digest: Digest, copy: Copy) -> Verdict:
         key = keys.data(copy.uuid)
         try:
-            size = (await self._bucket.driver.stat(key)).size
-            if size != copy.size:
-                return Verdict("garbled", f"{key} has {size} bytes, not {copy.size}")
-            actual = await self._digest(key, algorithm_of(digest))
+            weighed = await self.weighed(copy)
+            if weighed.state != "whole":
+                return weighed
+            actual = await asked(self._bucket, self._digest(key, algorithm_of(digest)))
         except NotFound:
             return Verdict("gone", f"{key} is not there")
-        except _FAILURES as exc:
-            await self._bucket.driver.ready()
+        except Withheld as exc:
             return Verdict("unreadable", f"the store does not give {key}: {exc}")
         return Verdict("whole") if actual == digest else Verdict("garbled", f"{key} hashes to {actual}")
 
@@ -89,10 +88,9 @@ class Hashing:
         """As `verdict`, by the size alone, for one request."""
         key = keys.data(copy.uuid)
         try:
-            size = (await self._bucket.driver.stat(key)).size
+            size = (await asked(self._bucket, self._bucket.driver.stat(key))).size
         except NotFound:
             return Verdict("gone", f"{key} is not there")
-        except _FAILURES as exc:
-            await self._bucket.driver.ready()
+        except Withheld as exc:
             return Verdict("unreadable", f"the store does not give {key}: {exc}")
         return Verdict("whole") if size == copy.size else Verdict("garbled", f"{key} has {size} bytes, not {copy.size}")

@@ -1,7 +1,7 @@
 """Keys that follow from links and manifests: the catalog, who holds a digest, who refers to a manifest."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Final
 
 from app.oci.digests import Digest
@@ -11,6 +11,7 @@ from app.registry import keys, referrers
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Copy, Entry
 from app.upkeep.inventory import Inventory
+from app.upkeep.looking import Withheld, asked, stands
 from app.upkeep.placing import Link
 from storage import NotFound
 
@@ -35,9 +36,9 @@ class Derived:
         async for page in self._inventory.pages(_UNCATALOGUED):
             yield await self._absent([(keys.catalog(Name(name)), Name(name)) for (name,) in page])
 
-    async def catalogue(self, name: Name) -> None:
-        """Writes the key that `uncatalogued` misses."""
-        await self._bucket.driver.put(keys.catalog(name), b"")
+    async def catalogue(self, name: Name) -> bool:
+        """Writes the key that `uncatalogued` misses; False where the store does not take it."""
+        return await self._written(self._bucket.driver.put(keys.catalog(name), b""))
 
     async def unheld(self) -> AsyncIterator[Sequence[Link]]:
         """Links that the derived keys do not show; a page at a time. Raises StorageError."""
@@ -47,33 +48,39 @@ class Derived:
             there = await side_by_side(self._stands, [keys.link(link.name, link.digest, link.copy) for link in lost])
             yield [link for link, stands in zip(lost, there, strict=True) if stands]
 
-    async def hold(self, link: Link) -> None:
-        """Writes the key that `unheld` misses."""
-        await self._bucket.driver.put(keys.holder(link.digest, link.copy, link.name), b"")
+    async def hold(self, link: Link) -> bool:
+        """Writes the key that `unheld` misses; False where the store does not take it."""
+        return await self._written(self._bucket.driver.put(keys.holder(link.digest, link.copy, link.name), b""))
 
     async def refers(self, name: Name, subject: Digest, entry: Entry) -> str | None:
         """What is wrong with the descriptor of a referrer: `missing`, `unreadable`, or None. Raises StorageError."""
+        key = keys.referrer(name, subject, entry.digest, entry.nonce)
         try:
-            found = await self._bucket.driver.get(keys.referrer(name, subject, entry.digest, entry.nonce))
+            found = await asked(self._bucket, self._bucket.driver.get(key))
         except NotFound:
             return "missing"
+        except Withheld:
+            return "unreadable"
         return None if _is_descriptor(found.data, entry) else "unreadable"
 
-    async def refer(self, name: Name, manifest: Manifest, entry: Entry) -> None:
-        """Writes the descriptor that `refers` misses."""
-        await referrers.write(self._bucket, name, manifest, entry)
+    async def refer(self, name: Name, manifest: Manifest, entry: Entry) -> bool:
+        """Writes the descriptor that `refers` misses; False where the store does not take it."""
+        return await self._written(referrers.write(self._bucket, name, manifest, entry))
 
-    async def _absent(self, asked: Sequence[tuple[str, Any]]) -> list[Any]:
-        """What belongs to keys that are not there."""
-        there = await side_by_side(self._stands, [key for key, _ in asked])
-        return [found for (_, found), stands in zip(asked, there, strict=True) if not stands]
-
-    async def _stands(self, key: str) -> bool:
+    async def _written(self, work: Awaitable[None]) -> bool:
         try:
-            await self._bucket.driver.stat(key)
-        except NotFound:
+            await asked(self._bucket, work)
+        except Withheld:
             return False
         return True
+
+    async def _absent(self, wanted: Sequence[tuple[str, Any]]) -> list[Any]:
+        """What belongs to keys that are not there."""
+        there = await side_by_side(self._stands, [key for key, _ in wanted])
+        return [found for (_, found), stands in zip(wanted, there, strict=True) if not stands]
+
+    async def _stands(self, key: str) -> bool:
+        return await stands(self._bucket, key)
 
 
 def _is_descriptor(data: bytes, entry: Entry) -> bool:

@@ -12,19 +12,18 @@ Weight = Literal["broken", "note"]
 """Whether somebody may miss something, or only an operator may want to know."""
 
 _AGAIN: Final = "push or import the image again; --repair looks for another copy, and upstream"
+_GIVEN_UP: Final = "--repair takes it from elsewhere, and --repair --force gives up what is nowhere else"
 _DERIVED: Final = "run with --repair, or `edge-registry rebuild`"
 KINDS: Final[dict[str, tuple[Weight, str]]] = {
     "copy-gone": ("broken", _AGAIN),
     "copy-garbled": ("broken", _AGAIN),
-    "copy-unreadable": (
-        "broken",
-        "look at the store's disks, then verify again; --repair links another copy where there is one",
-    ),
+    "copy-unreadable": ("broken", f"look at the store's disks; {_GIVEN_UP}"),
     "blob-missing": ("broken", _AGAIN),
     "child-missing": ("broken", _AGAIN),
     "child-deleted": ("note", "nothing, if it was deleted on purpose; else push it again"),
     "manifest-garbled": ("broken", _AGAIN),
-    "manifest-unreadable": ("broken", "delete the manifest by its digest: while it is there, no garbage is collected"),
+    "manifest-unreadable": ("broken", f"look at the store's disks; {_GIVEN_UP}"),
+    "manifest-invalid": ("broken", "delete the manifest by its digest: while it is there, no garbage is collected"),
     "manifest-too-large": ("broken", "delete the manifest by its digest: no client takes it"),
     "tag-dangling": (
         "broken",

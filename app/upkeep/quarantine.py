@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Final
 
 from app.oci.digests import Digest
@@ -18,6 +19,7 @@ from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Copy, Entry
 from app.registry.listing import every
 from app.registry.publishing import unbind
+from app.upkeep.looking import Withheld, asked
 from app.upkeep.placing import holder
 from storage import NotFound
 
@@ -33,12 +35,12 @@ class Quarantine:
         self._bucket = bucket
 
     async def take(self, digest: Digest, copy: Copy, names: Collection[Name], state: str, why: str) -> bool:
-        """Unlinks a copy whose bytes are garbled or gone, in these repositories and all that the derived keys name.
+        """Unlinks a copy whose bytes nobody can use, in these repositories and all that the derived keys name.
 
         Publications that found it before may link it until they end; this waits a few seconds for them. False where one
         still runs then: the next run finds what it links. Raises StorageError.
         """
-        if state == "garbled":
+        if state != "gone":
             await self._note(digest, copy, names, why)
         await self._unbind(digest, copy, names)
         fence = self._bucket.driver.fence()
@@ -52,24 +54,25 @@ class Quarantine:
         return False
 
     async def retire(self, digest: Digest, copy: Copy, names: Collection[Name]) -> None:
-        """Unlinks a copy that the store does not give, in repositories that link a whole one as well.
+        """Unlinks a copy that the store does not give, in repositories that have, or can get, another.
 
-        Its bytes may come back and others may be about to rely on them, so this is the collector's protocol: a tombstone,
-        then a look for intents. Where there are any, nothing is done. Raises StorageError.
+        Its bytes may come back and others may be about to rely on them, so this is how a blob is deleted: tombstones of these
+        links, then a look for intents. Where there are any, nothing is done. Raises StorageError.
         """
-        await self._bucket.driver.put(
-            keys.tombstone(copy, keys.EVERYWHERE), b"", fence=(fence := self._bucket.driver.fence())
-        )
+        fence = self._bucket.driver.fence()
+        marks = [keys.tombstone(copy, keys.escape(name)) for name in names]
+        await side_by_side(lambda mark: self._bucket.driver.put(mark, b"", fence=fence), marks)
         if not await self._intended(copy):
             await side_by_side(lambda name: unbind(self._bucket, name, digest, copy, fence), names)
 
     async def take_manifest(self, name: Name, entry: Entry) -> None:
-        """Moves a manifest that does not hash to its digest out of the way, so that it can be pushed again.
+        """Moves a manifest that does not hash to its digest, or is not given, out of the way, so that it can be pushed again.
 
         Raises StorageError.
         """
         key = keys.manifest(name, entry)
-        await self._bucket.driver.copy(key, keys.quarantined_manifest(entry))
+        with suppress(Withheld):
+            await asked(self._bucket, self._bucket.driver.copy(key, keys.quarantined_manifest(entry)))
         await tags.note_deletion(self._bucket, name)
         await self._bucket.driver.delete(key)
 

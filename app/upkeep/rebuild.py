@@ -10,6 +10,7 @@ from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
 from app.upkeep.derived import Derived
 from app.upkeep.inventory import Inventory, entry_in
+from app.upkeep.looking import Withheld, asked
 from app.upkeep.run import off_loop
 from app.upkeep.stocktaking import Progress, Scope, take_stock
 from storage import NotFound
@@ -17,13 +18,14 @@ from storage import NotFound
 
 @dataclass(slots=True)
 class Rebuilt:
-    """How many keys of each kind were missing, and are written; `unreadable` manifests were passed over."""
+    """How many keys of each kind were missing; `refused` of them could not be written, `unreadable` manifests not be read."""
 
     catalog: int = 0
     holders: int = 0
     referrers: int = 0
     manifests: int = 0
     unreadable: int = 0
+    refused: int = 0
 
 
 async def rebuild(bucket: Bucket, progress: Progress, *, dry_run: bool = False) -> Rebuilt:
@@ -53,13 +55,13 @@ class _Rebuilding:
     async def catalog(self) -> None:
         async for names in self._derived.uncatalogued():
             if self._write:
-                await side_by_side(self._derived.catalogue, names)
+                self.done.refused += (await side_by_side(self._derived.catalogue, names)).count(False)
             self.done.catalog += len(names)
 
     async def holders(self) -> None:
         async for links in self._derived.unheld():
             if self._write:
-                await side_by_side(self._derived.hold, links)
+                self.done.refused += (await side_by_side(self._derived.hold, links)).count(False)
             self.done.holders += len(links)
             self._progress("holders", self.done.holders, 0)
 
@@ -76,17 +78,17 @@ class _Rebuilding:
             self.done.unreadable += 1
             return
         try:
-            data = (await self._bucket.driver.get(keys.manifest(name, entry))).data
+            data = (await asked(self._bucket, self._bucket.driver.get(keys.manifest(name, entry)))).data
             if await off_loop(len(data), digest_of, data, algorithm_of(entry.digest)) != entry.digest:
                 raise ManifestInvalid("it does not hash to its digest")
             manifest = await off_loop(len(data), parse_manifest, data, entry.media_type)
         except NotFound:
             return
-        except ManifestInvalid:
+        except (ManifestInvalid, Withheld):
             self.done.unreadable += 1
             return
         if manifest.subject is None or await self._derived.refers(name, manifest.subject.digest, entry) is None:
             return
-        if self._write:
-            await self._derived.refer(name, manifest, entry)
+        if self._write and not await self._derived.refer(name, manifest, entry):
+            self.done.refused += 1
         self.done.referrers += 1

@@ -16,9 +16,9 @@ from app.registry.keys import Copy
 from app.registry.listing import every
 from app.registry.publishing import bind, intent, linked, tombstoned
 from app.upkeep.decay import Hashing, Verdict
+from app.upkeep.looking import stands
 from app.upkeep.placing import holder
 from app.upkeep.quarantine import Quarantine
-from storage import NotFound
 
 
 @dataclass(slots=True)
@@ -47,33 +47,47 @@ class BlobRepair:
         self._hashing = hashing
 
     async def mend(
-        self, digest: Digest, wanting: Collection[Name], bad: Collection[tuple[Copy, Name]] = (), *, unlink: bool = True
+        self,
+        digest: Digest,
+        wanting: Collection[Name],
+        bad: Collection[tuple[Copy, Name]] = (),
+        *,
+        unlink: bool = True,
+        force: bool = False,
     ) -> dict[Name, str]:
         """Gives a whole copy to `wanting` and to all that link a bad one; says how each got it.
 
-        Links to bad copies are taken away, unless not `unlink`. `bad` are links that are known besides the derived keys.
-        Raises StorageError; what goes wrong upstream only leaves a repository out of the answer.
+        With `unlink`, links to bad copies are taken away; with `force` too, copies that the store does not give count as
+        gone. `bad` are links that are known besides the derived keys. Raises StorageError; what goes wrong upstream only
+        leaves a repository out of the answer.
         """
         held = await self._survey(digest, bad)
-        whole, broken = held.copies("whole"), held.copies("garbled", "gone")
-        needy = (set(wanting) | held.holding([*broken, *held.copies("unreadable")])) - held.holding(whole)
-        mended: dict[Name, str] = dict.fromkeys(held.holding(whole), "another copy is linked there")
-        for name in sorted(needy):
+        whole = held.copies("whole")
+        others = [copy for copy in held.names if copy not in whole]
+        needy = sorted((set(wanting) | held.holding(others)) - held.holding(whole))
+        mended = dict.fromkeys(held.holding(whole), "another copy is linked there")
+        for name in needy:
             source = await self._link(name, digest, whole, held)
             if source is not None:
                 mended[name] = f"linked to a copy of {source}"
         if unlink:
-            for copy in broken:
-                verdict = held.verdicts[copy]
-                await self.quarantine.take(digest, copy, held.names[copy], verdict.state, verdict.why)
-            for copy in held.copies("unreadable"):
-                if held.names[copy] <= mended.keys():
-                    await self.quarantine.retire(digest, copy, held.names[copy])
-            for name in sorted(needy - mended.keys()):
+            await self._unlink(digest, held, mended, force=force)
+            for name in needy:
                 upstream = self.upstream_of(name)
-                if upstream is not None and await self._fetch(upstream, name, digest):
+                if name not in mended and upstream is not None and await self._fetch(upstream, name, digest, others):
                     mended[name] = f"fetched from {upstream.name}"
         return mended
+
+    async def _unlink(self, digest: Digest, held: Held, mended: Collection[Name], *, force: bool) -> None:
+        """Takes away links to bad copies; to those that the store does not give, only where something else will do."""
+        dead = held.copies("garbled", "gone", *(["unreadable"] if force else []))
+        for copy in dead:
+            verdict = held.verdicts[copy]
+            await self.quarantine.take(digest, copy, held.names[copy], verdict.state, verdict.why)
+        for copy in held.copies("unreadable"):
+            names = {name for name in held.names[copy] if name in mended or self.upstream_of(name) is not None}
+            if copy not in dead and names:
+                await self.quarantine.retire(digest, copy, names)
 
     def upstream_of(self, name: Name) -> Upstream | None:
         """The upstream that fills a repository."""
@@ -87,18 +101,11 @@ class BlobRepair:
             held.names.setdefault(copy, set()).add(name)
         async for entry in every(self._bucket.driver, keys.holders(digest)):
             found = holder(entry.key)
-            if found is not None and await self._is_linked(found.name, digest, found.copy):
+            if found is not None and await stands(self._bucket, keys.link(found.name, digest, found.copy)):
                 held.names.setdefault(found.copy, set()).add(found.name)
         for copy in held.names:
             held.verdicts[copy] = await self._hashing.verdict(digest, copy)
         return held
-
-    async def _is_linked(self, name: Name, digest: Digest, copy: Copy) -> bool:
-        try:
-            await self._bucket.driver.stat(keys.link(name, digest, copy))
-        except NotFound:
-            return False
-        return True
 
     async def _link(self, name: Name, digest: Digest, whole: Iterable[Copy], held: Held) -> Name | None:
         """Links a whole copy, as a publisher (app/registry/publishing.py); returns the repository that had it."""
@@ -113,11 +120,11 @@ class BlobRepair:
                         return source
         return None
 
-    async def _fetch(self, upstream: Upstream, name: Name, digest: Digest) -> bool:
-        """Whether the upstream gave the blob."""
+    async def _fetch(self, upstream: Upstream, name: Name, digest: Digest, bad: Collection[Copy]) -> bool:
+        """Whether the upstream gave the blob: a link to a bad copy, which a publication may have kept, is no blob."""
         assert self._proxy is not None  # noqa: S101  (it has this upstream)
         try:
             await self._proxy.cache.transfers.bring(upstream, Origin(digest, None, upstream.name, name))
         except (UpstreamError, RegistryError):
             return False
-        return True
+        return any(copy not in bad for copy in await linked(self._bucket, name, digest))

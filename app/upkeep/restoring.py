@@ -19,8 +19,9 @@ from app.registry.keys import Entry
 from app.registry.manifests import Manifests
 from app.registry.publishing import first_linked, intent, tombstoned
 from app.upkeep.inventory import Inventory, entry_in
+from app.upkeep.looking import Withheld, asked
 from app.upkeep.repair import BlobRepair
-from storage import Absent, Condition, ConditionFailed, Corrupt, NotFound, Unavailable, Version
+from storage import Absent, Condition, ConditionFailed, NotFound, Version
 
 _ELSEWHERE: Final = "SELECT * FROM manifest WHERE digest = ? ORDER BY name != ?"
 
@@ -43,14 +44,16 @@ class ManifestRepair:
         self._blobs = blobs
 
     async def replace(self, name: Name, entry: Entry, *, unlink: bool) -> str | None:
-        """Puts the right bytes where garbled ones are, or, with `unlink`, moves those out of the way. Says what it did.
+        """Puts the right bytes where others are, or, with `unlink`, moves those out of the way. Says what it did.
 
         Raises StorageError.
         """
         try:
-            found = await self._bucket.driver.get(keys.manifest(name, entry))
+            found = await asked(self._bucket, self._bucket.driver.stat(keys.manifest(name, entry)))
         except NotFound:
             return "it is deleted by now"
+        except Withheld:
+            return None
         right = await self._right(name, entry)
         if right is not None:
             return right.whence if await self._write(name, entry, right.data, Version(found.version)) else None
@@ -82,16 +85,18 @@ class ManifestRepair:
         if self._blobs.upstream_of(name) is None or not self._bucket.capabilities.conditional_put:
             return None
         key = keys.tag(name, tag)
-        with suppress(NotFound, ConditionFailed):
-            found = await self._bucket.driver.get(key)
-            await self._bucket.driver.put(key, b"", condition=Version(found.version))
+        try:
+            found = await asked(self._bucket, self._bucket.driver.stat(key))
+            await asked(self._bucket, self._bucket.driver.put(key, b"", condition=Version(found.version)))
+        except (NotFound, ConditionFailed, Withheld):
+            return None
         return "emptied: the next pull asks the upstream"
 
     async def _right(self, name: Name, entry: Entry) -> Right | None:
         """The manifest from wherever it is whole."""
         async for source, other in self._elsewhere(name, entry):
-            with suppress(NotFound, Corrupt, Unavailable):
-                data = (await self._bucket.driver.get(keys.manifest(source, other))).data
+            with suppress(NotFound, Withheld):
+                data = (await asked(self._bucket, self._bucket.driver.get(keys.manifest(source, other)))).data
                 if digest_of(data, algorithm_of(entry.digest)) == entry.digest:
                     return Right(data, other.media_type, f"taken from {source}")
         upstream = self._blobs.upstream_of(name)
@@ -124,16 +129,17 @@ class ManifestRepair:
         await self._provide(name, manifest)
         found = [await first_linked(self._bucket, name, blob.digest) for blob in manifest.blobs]
         copies = {copy for copy in found if copy is not None}
-        async with intent(self._bucket, copies):
-            if await tombstoned(self._bucket, copies, [name]):
-                return False
-            await self._bucket.driver.put(keys.catalog(name), b"")
-            await referrers.write(self._bucket, name, manifest, entry)
-            held = condition if self._bucket.capabilities.conditional_put else None
-            try:
-                await self._bucket.driver.put(keys.manifest(name, entry), data, condition=held, fence=fence)
-            except ConditionFailed:
-                return False
+        held = condition if self._bucket.capabilities.conditional_put else None
+        try:
+            async with intent(self._bucket, copies):  # which stays where the outcome of the write is not known
+                if await tombstoned(self._bucket, copies, [name]):
+                    return False
+                await self._bucket.driver.put(keys.catalog(name), b"")
+                await referrers.write(self._bucket, name, manifest, entry)
+                key = keys.manifest(name, entry)
+                await asked(self._bucket, self._bucket.driver.put(key, data, condition=held, fence=fence))
+        except (ConditionFailed, Withheld):
+            return False
         return True
 
     async def _provide(self, name: Name, manifest: Manifest) -> None:

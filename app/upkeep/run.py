@@ -12,10 +12,10 @@ from app.registry.bucket import Bucket, side_by_side
 from app.upkeep.derived import Derived
 from app.upkeep.findings import Finding
 from app.upkeep.inventory import Inventory
+from app.upkeep.looking import stands
 from app.upkeep.repair import BlobRepair
 from app.upkeep.restoring import ManifestRepair
 from app.upkeep.stocktaking import Progress
-from storage import NotFound
 
 _INLINE = 64 << 10
 """Bytes that are parsed here rather than in a thread."""
@@ -23,7 +23,8 @@ _INLINE = 64 << 10
 
 @dataclass(slots=True)
 class Run:
-    """`tell` takes what is found; `repair` says whether anything may be written, `unlink` whether links may go."""
+    """`tell` takes what is found; `repair` says whether anything may be written, `unlink` whether links may go, `force`
+    whether what the store does not give counts as gone."""
 
     bucket: Bucket
     inventory: Inventory
@@ -33,6 +34,7 @@ class Run:
     tell: Callable[[Finding], None]
     progress: Progress
     repair: bool
+    force: bool
     unlink: bool = False
 
     async def each(self, what: str, total: int, question: str, work: Callable[[Any], Awaitable[None]]) -> int:
@@ -45,12 +47,8 @@ class Run:
         return done
 
     async def stands(self, key: str) -> bool:
-        """Whether a key is there now."""
-        try:
-            await self.bucket.driver.stat(key)
-        except NotFound:
-            return False
-        return True
+        """Whether a key is there now, and can be used."""
+        return await stands(self.bucket, key)
 
     async def deleted(self, name: Name) -> bool:
         """Whether a manifest of this repository was deleted once, so that tags and indexes may name what is gone."""

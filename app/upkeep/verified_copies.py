@@ -82,7 +82,7 @@ class VerifiedCopies:
         bad = [(Copy(uuid, size), Name(name)) for uuid, size, name in await run.inventory.rows(_BAD, digest)]
         whys = await run.inventory.rows("SELECT uuid, state, why FROM broken WHERE digest = ?", digest)
         why = {uuid: (state, text) for uuid, state, text in whys}
-        mended = await run.blobs.mend(digest, [], bad, unlink=run.unlink) if run.repair else {}
+        mended = await run.blobs.mend(digest, [], bad, unlink=run.unlink, force=run.force) if run.repair else {}
         for copy, name in bad:
             state, text = why[copy.uuid]
             run.tell(Finding(f"copy-{state}", text, name, digest, key=keys.data(copy.uuid), mended=mended.get(name)))

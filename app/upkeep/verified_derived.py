@@ -23,20 +23,30 @@ class VerifiedDerived:
 
     async def check(self) -> None:
         """Looks at the catalog and the holders, and mends them. Raises StorageError."""
-        run, mended = self._run, "written" if self._run.repair else None
+        run = self._run
         async for names in run.derived.uncatalogued():
             for name in names:
-                if run.repair:
-                    await run.derived.catalogue(name)
+                mended = run.repair and await run.derived.catalogue(name)
                 key = keys.catalog(name)
-                run.tell(Finding("catalog-missing", "the catalog does not list it", name, key=key, mended=mended))
+                run.tell(
+                    Finding(
+                        "catalog-missing",
+                        "the catalog does not list it",
+                        name,
+                        key=key,
+                        mended="written" if mended else None,
+                    )
+                )
         async for links in run.derived.unheld():
             for link in links:
-                if run.repair:
-                    await run.derived.hold(link)
+                mended = run.repair and await run.derived.hold(link)
                 key = keys.holder(link.digest, link.copy, link.name)
                 why = "its link is not among those of its digest"
-                run.tell(Finding("holder-missing", why, link.name, link.digest, key=key, mended=mended))
+                run.tell(
+                    Finding(
+                        "holder-missing", why, link.name, link.digest, key=key, mended="written" if mended else None
+                    )
+                )
 
     async def check_loose(self) -> None:
         """Looks for holders without a link; only where everything was listed. Raises StorageError."""

@@ -13,8 +13,9 @@ from app.registry.publishing import first_linked
 from app.registry.stored import first_entry
 from app.upkeep.findings import Finding
 from app.upkeep.inventory import entry_in
+from app.upkeep.looking import Withheld, asked
 from app.upkeep.run import Run, off_loop
-from storage import Corrupt, NotFound, Unavailable
+from storage import NotFound
 
 _SPARSE: Final = "SELECT count(*) FROM repository WHERE name = ? AND cached"
 _LOOSE: Final = """
@@ -47,9 +48,7 @@ class VerifiedManifests:
         try:
             manifest = await off_loop(len(data), parse_manifest, data, entry.media_type)
         except ManifestInvalid as exc:
-            self._run.tell(
-                Finding("manifest-unreadable", exc.message, name, entry.digest, key=keys.manifest(name, entry))
-            )
+            self._run.tell(Finding("manifest-invalid", exc.message, name, entry.digest, key=keys.manifest(name, entry)))
             return
         await self._check_subject(name, entry, manifest)
         await self._check_needs(name, entry, manifest)
@@ -61,15 +60,16 @@ class VerifiedManifests:
             if entry.size > MAX_BYTES:
                 await self._check_large(name, entry)
                 return None
-            data = (await run.bucket.driver.get(key)).data
+            data = await self._read(key)
             if await off_loop(len(data), digest_of, data, algorithm_of(entry.digest)) == entry.digest:
                 return data
-            again = (await run.bucket.driver.get(key)).data
+            again = await self._read(key)
         except NotFound:
             return None
-        except (Corrupt, Unavailable) as exc:
-            await run.bucket.driver.ready()
-            run.tell(Finding("manifest-unreadable", f"the store does not give it: {exc}", name, entry.digest, key=key))
+        except Withheld as exc:
+            mended = await run.manifests.replace(name, entry, unlink=run.force) if run.repair else None
+            why = f"the store does not give it: {exc}"
+            run.tell(Finding("manifest-unreadable", why, name, entry.digest, key=key, mended=mended))
             return None
         if digest_of(again, algorithm_of(entry.digest)) == entry.digest:
             return again
@@ -78,10 +78,13 @@ class VerifiedManifests:
         run.tell(Finding("manifest-garbled", why, name, entry.digest, key=key, mended=mended))
         return None
 
+    async def _read(self, key: str) -> bytes:
+        """Raises NotFound, Withheld."""
+        return (await asked(self._run.bucket, self._run.bucket.driver.get(key))).data
+
     async def _check_large(self, name: Name, entry: Entry) -> None:
         key = keys.manifest(name, entry)
-        async with self._run.bucket.driver.open(key) as reader:
-            actual = await digest_of_stream(reader, algorithm_of(entry.digest))
+        actual = await asked(self._run.bucket, self._digest(key, algorithm_of(entry.digest)))
         kind, why = "manifest-too-large", f"it has {entry.size} bytes; {MAX_BYTES} are the most"
         if actual != entry.digest:
             kind, why = "manifest-garbled", f"its {entry.size} bytes hash to {actual}"
@@ -90,6 +93,10 @@ class VerifiedManifests:
             mended = await self._run.manifests.replace(name, entry, unlink=True)
         self._run.tell(Finding(kind, why, name, entry.digest, key=key, mended=mended))
 
+    async def _digest(self, key: str, algorithm: str) -> Digest:
+        async with self._run.bucket.driver.open(key) as reader:
+            return await digest_of_stream(reader, algorithm)
+
     async def _check_subject(self, name: Name, entry: Entry, manifest: Manifest) -> None:
         if manifest.subject is None:
             return
@@ -97,10 +104,9 @@ class VerifiedManifests:
         wrong = await run.derived.refers(name, subject, entry)
         if wrong is None or not await run.stands(keys.manifest(name, entry)):
             return
-        if run.repair:
-            await run.derived.refer(name, manifest, entry)
+        mended = run.repair and await run.derived.refer(name, manifest, entry)
         why = f"the list of what refers to {subject} does not name it"
-        run.tell(Finding(f"referrer-{wrong}", why, name, entry.digest, mended="written" if run.repair else None))
+        run.tell(Finding(f"referrer-{wrong}", why, name, entry.digest, mended="written" if mended else None))
 
     async def _check_needs(self, name: Name, entry: Entry, manifest: Manifest) -> None:
         inventory = self._run.inventory
@@ -138,7 +144,9 @@ class VerifiedManifests:
 
     async def _mend(self, name: Name, digest: Digest, kind: str) -> str | None:
         if kind == "blob-missing":
-            return (await self._run.blobs.mend(digest, [name], unlink=self._run.unlink)).get(name)
+            return (await self._run.blobs.mend(digest, [name], unlink=self._run.unlink, force=self._run.force)).get(
+                name
+            )
         return await self._run.manifests.publish(name, digest)
 
     async def _check_loose(self, row: Any) -> None:

@@ -12,6 +12,7 @@ from app.registry import keys
 from app.registry.keys import Entry
 from app.upkeep.findings import Finding
 from app.upkeep.inventory import tag_in
+from app.upkeep.looking import Withheld, asked
 from app.upkeep.run import Run
 from storage import NotFound
 
@@ -33,13 +34,16 @@ class VerifiedTags:
 
     async def _check(self, row: Any) -> None:
         name, tag = tag_in(row)
-        body = await self._body(name, tag)
-        if not body:
-            return  # deleted since it was listed, or emptied by a policy
         try:
+            body = await self._body(name, tag)
+            if not body:
+                return  # deleted since it was listed, or emptied by a policy
             entry, by = _read(body)
+        except Withheld as exc:
+            await self._unreadable(name, tag, f"the store does not give it: {exc}")
+            return
         except (ValueError, KeyError, TypeError, RegistryError, RecursionError):
-            await self._unreadable(name, tag)
+            await self._unreadable(name, tag, "it does not say what a tag does")
             return
         if by.startswith(_UPSTREAM):
             await self._run.inventory.cached([name])
@@ -56,14 +60,13 @@ class VerifiedTags:
         why = f"there is no manifest {entry.digest} of that nonce"
         run.tell(Finding("tag-dangling", why, name, entry.digest, tag, mended=mended))
 
-    async def _unreadable(self, name: Name, tag: Tag) -> None:
+    async def _unreadable(self, name: Name, tag: Tag, why: str) -> None:
         mended = await self._run.manifests.empty_tag(name, tag) if self._run.repair else None
-        key = keys.tag(name, tag)
-        self._run.tell(Finding("tag-unreadable", f"{key} does not say what a tag does", name, tag=tag, mended=mended))
+        self._run.tell(Finding("tag-unreadable", why, name, tag=tag, key=keys.tag(name, tag), mended=mended))
 
     async def _body(self, name: Name, tag: Tag) -> bytes:
         try:
-            return (await self._run.bucket.driver.get(keys.tag(name, tag))).data
+            return (await asked(self._run.bucket, self._run.bucket.driver.get(keys.tag(name, tag)))).data
         except NotFound:
             return b""
 

@@ -26,8 +26,8 @@ from app.upkeep.verified_tags import VerifiedTags
 class Plan:
     """Sizes, links, manifests and tags of `scope` are looked at, all of them; `sample` says whose bytes are hashed.
 
-    `rate` in bytes a second bounds the hashing. `repair` mends what can be mended; `force` also takes links away where so
-    much is broken that this looks like a store which is restored in part.
+    `rate` in bytes a second bounds the hashing. `repair` mends what can be mended; `force` also gives up what the store
+    does not give, and takes links away where so much is broken that this looks like a store which is restored in part.
     """
 
     scope: Scope
@@ -65,6 +65,7 @@ async def verify(
             take,
             progress,
             plan.repair,
+            plan.force,
         )
         await _look(run, plan, account, hashing)
     account.checked["bytes"] = hashing.read

@@ -121,13 +121,13 @@ async def test_a_garbled_manifest_is_found(store: Decaying) -> None:
     assert [(finding.kind, finding.digest, finding.key) for finding in store.told] == [("manifest-garbled", image, key)]
 
 
-async def test_what_is_no_manifest_though_it_hashes_right_is_unreadable(store: Decaying) -> None:
+async def test_what_is_no_manifest_though_it_hashes_right_is_invalid(store: Decaying) -> None:
     nonsense = b"not JSON"
     entry = Entry(digest_of(nonsense), keys.fresh(), OCI_MANIFEST, len(nonsense))
     await store.image(b"layer")
     await store.store.put(keys.manifest(HERE, entry), nonsense)
     await store.verify()
-    assert [(finding.kind, finding.digest) for finding in store.told] == [("manifest-unreadable", entry.digest)]
+    assert [(finding.kind, finding.digest) for finding in store.told] == [("manifest-invalid", entry.digest)]
     assert "not a JSON document" in store.told[0].why
 
 
