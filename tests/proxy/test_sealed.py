@@ -148,8 +148,9 @@ async def test_the_server_imports_into_the_names_of_its_upstreams(dialled: objec
 
 
 async def test_without_the_air_gap_the_same_requests_are_heard(dialled: list[tuple[str, Any]]) -> None:
-    async with running(Settings.model_validate(sections(air_gapped=False))) as service:
-        (await service.client.get("/v2/org/app/manifests/v1?ns=quay.io")).expect(503)
+    open_gap = sections(air_gapped=False, upstreams=[{"name": "docker.io", "url": NOWHERE}])
+    async with running(Settings.model_validate(open_gap)) as service:
+        (await service.client.get("/v2/team/app/manifests/v1?ns=docker.io")).expect(503)
     assert dialled != []
     dialled.clear()
 
