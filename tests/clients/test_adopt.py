@@ -1,8 +1,11 @@
 """A bucket that CNCF Distribution was filled in by real clients, taken over in place: all of it pulls, and the old goes on."""
 
+import hashlib
 import json
+import os
 import secrets
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from tests.services.clients import Client
 from tests.services.daemons import ContainerdDaemon, DockerDaemon
 from tests.services.images import Layout, write_image, write_index
 from tests.services.minio import MinioServer
-from tests.services.registry import CHECKOUT, PROGRAM, RegistryServer, own_environment, s3_store
+from tests.services.registry import CHECKOUT, PROGRAM, RegistryServer, filesystem_store, own_environment, s3_store
 from tests.services.upstreams import Distribution, need_distribution
 
 pytestmark = [pytest.mark.clients, pytest.mark.minio]
@@ -51,23 +54,25 @@ class Bucket:
         found = self._client.list_objects(self.name, prefix, recursive=True)
         return {str(one.object_name): (str(one.etag), str(one.last_modified)) for one in found}
 
-    def edge(self, *arguments: str, status: int = 0, **settings: str) -> str:
-        """Runs one command on it."""
-        done = subprocess.run(
-            [*PROGRAM, *arguments],
-            cwd=CHECKOUT,
-            env=own_environment({**self.settings, **settings}),
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout
-
     def adopt(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.edge("adopt", "--root", ROOT, "--json"))
+        """One run; its report."""
+        found: dict[str, Any] = json.loads(run(self.settings, "adopt", "--root", ROOT, "--json"))
         return found
+
+
+def run(settings: Mapping[str, str], *arguments: str) -> str:
+    """One command of the registry's on a store."""
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        cwd=CHECKOUT,
+        env=own_environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture
@@ -236,6 +241,42 @@ def test_all_of_it_pulls_with_the_same_digests_no_byte_moves_and_the_old_registr
         assert all("/team/app/_manifests/tags/v1/" in key for key in changed), changed  # the old one's own push
 
 
-def test_garbage_collection_afterwards_removes_nothing_that_it_should_keep() -> None:
-    """To be completed once `edge-registry gc` is there."""
-    pytest.skip("`edge-registry gc` is not there yet")
+def age(folder: Path, days: int) -> None:
+    """Dates every file back."""
+    then = time.time() - days * 86_400
+    for path in folder.rglob("*"):
+        if path.is_file():
+            os.utime(path, (then, then))
+
+
+def test_garbage_collection_afterwards_removes_nothing_that_it_should_keep(
+    request: pytest.FixtureRequest, skopeo: Client, layout: Layout, index_layout: Layout, tmp_path: Path
+) -> None:
+    """In a folder, whose files can be dated back; nothing of the old registry's goes, whatever manifests need."""
+    shared = tmp_path / "shared"
+    store = {"filesystem": {"rootdirectory": str(shared)}}
+    multi, _ = attest(index_layout)
+    with Distribution(need_distribution(request), tmp_path / "old", storage=store) as old:
+        send(skopeo, layout, f"docker://{old.host}/team/app:v1")
+        send(skopeo, multi, f"docker://{old.host}/team/multi:latest")
+        lonely = old.pusher.blob("team/app", b"of no manifest")
+    before = contents(shared / "docker")
+    settings = filesystem_store(shared)
+    run(settings, "adopt")
+    for _ in range(2):
+        age(shared, 4)
+        print(run(settings, "gc"))
+    assert contents(shared / "docker") == before
+    with RegistryServer(tmp_path / "new", settings) as new:
+        assert check_whole(new, "team/app", "v1") == layout.digest
+        assert check_whole(new, "team/multi", "latest") == multi.digest
+        assert new.request("HEAD", f"/v2/team/app/blobs/{lonely}").status == 404
+    with Distribution(need_distribution(request), tmp_path / "again", storage=store) as old:
+        skopeo.run("copy", "--quiet", "--src-tls-verify=false", f"docker://{old.host}/team/app:v1", f"dir:{tmp_path}/d")
+        assert old.pusher.request("HEAD", f"/v2/team/app/blobs/{lonely}").status == 200
+
+
+def contents(folder: Path) -> Mapping[str, str]:
+    """The digest of each file."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
