@@ -3,7 +3,8 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -27,7 +28,7 @@ from storage.memory import MemoryDriver
 from tests.services.client import encode
 from tests.services.minio import MinioServer
 from tests.services.pushing import Pusher
-from tests.services.registry import RegistryServer, filesystem_store, s3_store
+from tests.services.registry import RegistryServer, s3_store
 from tests.transfer.copied import Here
 from tests.transfer.mirrored import Interrupted, broken
 
@@ -280,7 +281,9 @@ def live(minio: MinioServer, bucket: str, tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.minio
-def test_a_live_bucket_is_backed_up_and_restored_into_an_empty_store(live: Here, tmp_path: Path) -> None:
+def test_a_live_bucket_is_backed_up_and_restored_into_an_empty_one(
+    live: Here, minio: MinioServer, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     pusher = Pusher(live.server.url)
     kept = pusher.index("kept/app", "v1", {"linux/amd64": [100_000], "linux/arm64": [50_000]})
@@ -299,13 +302,16 @@ def test_a_live_bucket_is_backed_up_and_restored_into_an_empty_store(live: Here,
     added = live.run("backup", "--to", str(copy), "--prune", "--json").said
     assert 70_000 <= added["bytes"] < 71_000
     assert added["pruned"] > 0
-    _restored(live, copy, tmp_path, kept.digest)
+    empty = s3_store(minio.endpoint, f"restored-{secrets.token_hex(4)}", minio.access_key, minio.secret_key)
+    _restored(live, copy, empty, tmp_path, kept.digest)
 
 
-def _restored(live: Here, copy: Path, tmp_path: Path, kept: str) -> None:
-    """Brings the copy into an empty folder and pulls everything that the live registry has."""
-    store = filesystem_store(tmp_path / "restored")
-    assert live.run("restore", "--from", str(copy), **store).status == 0
+def _restored(live: Here, copy: Path, store: Mapping[str, str], tmp_path: Path, kept: str) -> None:
+    """Brings the copy into an empty bucket and pulls everything that the live registry has."""
+    config = tmp_path / "copy.yaml"
+    config.write_text(json.dumps({"storage": {"driver": "filesystem", "filesystem": {"root": str(copy)}}}))
+    restored = live.run("restore", "--from-config", str(config), **store)
+    assert restored.status == 0, restored.stderr
     refused = live.run("restore", "--from", str(copy), **store)
     assert refused.status == 2
     assert "the store is not empty" in refused.stderr
@@ -322,3 +328,5 @@ def _restored(live: Here, copy: Path, tmp_path: Path, kept: str) -> None:
                 assert again.referrers(name, digest) == live.referrers(name, digest)
                 pulled += 1
         assert pulled > 5
+    verified = live.run("verify", **store)
+    assert verified.status == 0, verified.stdout + verified.stderr
