@@ -11,6 +11,7 @@ from app.auth.settings import AuthSettings
 from app.proxy.settings import ProxySettings
 from app.registry.settings import RegistrySettings
 from app.transfer.settings import TransferSettings
+from app.upkeep.settings import UpkeepSettings
 from storage.settings import StorageSettings
 
 Anonymity = Literal["none", "pull", "push"]
@@ -120,6 +121,7 @@ class Settings(BaseModel):
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
     proxy: ProxySettings = ProxySettings()
+    upkeep: UpkeepSettings = UpkeepSettings()
     transfer: TransferSettings = TransferSettings()
     listeners: list[ListenerSettings] = Field(
         [], description="addresses to listen at, instead of http.host and http.port: a list of mappings"

@@ -1,14 +1,14 @@
 """Online garbage collection, explored step by step: every interleaving, crash and pause of publishers and collectors.
 
-A step is one request to the store. A process may stop for ever after any step (a crash) or wait as long as it likes,
-also while a day passes (a suspended laptop). A day stands for every lifetime of the protocol: signatures, intents,
-tombstones and the grace period end with it; the real ones are ordered (app/registry/lifetimes.py).
+A step is one request to the store, or requests of one kind. A process may stop for ever after any step (a crash) or wait
+as long as it likes, also while a day passes (a suspended laptop). A day stands for every lifetime of the protocol:
+signatures, intents, tombstones and the grace period end with it; the real ones are ordered (app/registry/lifetimes.py).
 
-The invariant, in every state: the repository of a visible manifest has a link to a copy whose bytes exist.
+The invariant, in every state: the repository of a visible manifest has a link to a copy whose bytes exist, and what is
+derived from each link that a collector must find.
 
 Each step says in `does` which function of the program does it: test_gc_model.py checks that those exist, and
-test_publishing.py and test_deletion.py that they make their requests in this order. Steps that the program does not
-have yet, most of the collector's, say None.
+test_publishing.py, test_deletion.py, test_collection.py and tests/upkeep that they make their requests in this order.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,6 +32,8 @@ class Store:
     """(copy, day)"""
     links: frozenset[tuple[str, str, int]] = frozenset({(HOME, "X", -1)})
     """(repository, copy, day)"""
+    holders: frozenset[tuple[str, str, int]] = frozenset({(HOME, "X", -1)})
+    """(repository, copy, day): derived, and written before each link"""
     tombstones: frozenset[tuple[str, str, int]] = frozenset()
     """(repository, or "" for the copy itself, copy, day)"""
     intents: frozenset[tuple[str, str, int]] = frozenset()
@@ -46,10 +48,15 @@ class Store:
         held = {repository for repository, copy, _ in self.links if copy in copies}
         return all(repository in held for _, repository in self.manifests)
 
+    def without(self, kind: str, gone: Callable[[Any], bool]) -> "Store":
+        """Without the facts of a kind for which `gone` holds."""
+        facts: dict[str, Any] = {kind: frozenset(fact for fact in getattr(self, kind) if not gone(fact))}
+        return replace(self, **facts)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One request. `does` is `module.function` below app.registry; None where the program has none yet."""
+    """One request. `does` is `module.function` below app; None for what the program must not do, and for time."""
 
     name: str
     act: Act
@@ -58,8 +65,14 @@ class Step:
 
 Process = Sequence[Step]
 
-EMPTY: Final = Store(data=frozenset(), links=frozenset(), manifests=frozenset())
+EMPTY: Final = Store(data=frozenset(), links=frozenset(), holders=frozenset(), manifests=frozenset())
 UNUSED: Final = Store(manifests=frozenset())
+LEFT_OVER: Final = Store(
+    links=frozenset({(HOME, "X", -1)}),
+    holders=frozenset({(HOME, "X", -1), (AWAY, "X", -1)}),
+    manifests=frozenset({("old", HOME)}),
+)
+"""A holder of AWAY without its link, as a delete leaves it that broke off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +87,16 @@ class Publisher:
 
     def steps(self) -> Process:
         looks = [
-            Step("put_intent", self._put_intent, "publishing.intent"),
-            Step("drop_tombstoned", self._drop_tombstoned, "publishing.tombstoned"),
+            Step("put_intent", self._put_intent, "registry.publishing.intent"),
+            Step("drop_tombstoned", self._drop_tombstoned, "registry.publishing.tombstoned"),
         ]
         ends = [
-            Step("publish", self._publish, "manifests.Manifests._publish"),
-            Step("release", self._release, "publishing._release"),
+            Step("publish", self._publish, "registry.manifests.Manifests._publish"),
+            Step("release", self._release, "registry.publishing._release"),
         ]
         return [
-            Step("sign", self._sign, "manifests.Manifests._publish"),
-            Step("resolve", self._resolve, "publishing.first_linked"),
+            Step("sign", self._sign, "registry.manifests.Manifests._publish"),
+            Step("resolve", self._resolve, "registry.publishing.first_linked"),
             *(looks if self.intent_first else reversed(looks)),
             *(reversed(ends) if self.release_early else ends),
         ]
@@ -114,7 +127,7 @@ class Publisher:
         return replace(store, manifests=store.manifests | {(self.name, self.repository)}), local, True
 
     def _release(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
-        return replace(store, intents=frozenset(fact for fact in store.intents if fact[0] != self.name)), local, True
+        return store.without("intents", lambda fact: fact[0] == self.name), local, True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,134 +136,284 @@ class Mounter:
 
     name: str
     fenced: bool = True
+    trusting: bool = True
+    """Whether a manifest follows."""
 
     def steps(self) -> Process:
-        sign, resolve, put_intent, drop_tombstoned, _, release = Publisher(self.name).steps()
+        sign, resolve, put_intent, _, _, release = Publisher(self.name).steps()
         return [
-            replace(sign, does="publishing.adopt"),
-            replace(resolve, does="publishing.linked"),
+            replace(sign, does="registry.publishing.adopt"),
+            replace(resolve, does="registry.publishing.linked"),
             put_intent,
-            drop_tombstoned,
-            Step("put_link", self._put_link, "publishing.bind"),
+            Step("drop_tombstoned", self._drop_tombstoned, "registry.publishing.tombstoned"),
+            Step("put_holder", self._put_holder, "registry.publishing.bind"),
+            Step("put_link", self._put_link, "registry.publishing.bind"),
             release,
-            *Publisher(f"{self.name}-manifest", AWAY).steps(),
+            *(Publisher(f"{self.name}-manifest", AWAY).steps() if self.trusting else []),
         ]
+
+    def _drop_tombstoned(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
+        dead = {copy for _, copy, _ in store.tombstones}  # of the copy, of its source and of where it goes
+        alive = tuple(copy for copy in local[1] if copy not in dead)
+        return store, (local[0], alive), bool(alive)
+
+    def _put_holder(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
+        facts = {(AWAY, copy, store.day) for copy in local[1]}
+        return replace(store, holders=_renewed(store.holders, facts)), local, True
 
     def _put_link(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
         if self.fenced and store.day != local[0]:
             return store, local, False
-        return replace(store, links=store.links | {(AWAY, copy, store.day) for copy in local[1]}), local, True
+        facts = {(AWAY, copy, store.day) for copy in local[1]}
+        return replace(store, links=_renewed(store.links, facts)), local, True
 
 
 @dataclass(frozen=True, slots=True)
 class Uploader:
-    """Bytes under a new name, then the link, then a manifest."""
+    """Bytes under a new name, then the link, then a manifest. The fence is older than the bytes."""
 
     name: str
     fenced: bool = True
 
     def steps(self) -> Process:
         return [
-            Step("complete", self._complete, "uploads.Uploads._receive"),
-            Step("bind", self._bind, "publishing.bind"),
+            Step("complete", self._complete, "registry.uploads.Uploads._receive"),
+            Step("put_holder", self._put_holder, "registry.publishing.bind"),
+            Step("put_link", self._bind, "registry.publishing.bind"),
             *Publisher(f"{self.name}-manifest").steps(),
         ]
 
     def _complete(self, store: Store, _: Local) -> tuple[Store, Local, bool]:
         return replace(store, data=store.data | {(self.name, store.day)}), store.day, True
 
+    def _put_holder(self, store: Store, signed: Local) -> tuple[Store, Local, bool]:
+        return replace(store, holders=_renewed(store.holders, {(HOME, self.name, store.day)})), signed, True
+
     def _bind(self, store: Store, signed: Local) -> tuple[Store, Local, bool]:
         if self.fenced and store.day != signed:
             return store, signed, False
-        return replace(store, links=store.links | {(HOME, self.name, store.day)}), signed, True
+        return replace(store, links=_renewed(store.links, {(HOME, self.name, store.day)})), signed, True
+
+
+@dataclass(frozen=True, slots=True)
+class Adopter:
+    """Links bytes that lie where another registry wrote them, whether or not they were linked before, then a manifest."""
+
+    name: str = "d"
+    copy: str = "X"
+
+    def steps(self) -> Process:
+        return [
+            Step("sign", self._sign, "transfer.adopted_blobs.AdoptedBlobs.bind"),
+            Step("put_intent", self._put_intent, "registry.publishing.intent"),
+            Step("drop_tombstoned", self._drop_tombstoned, "registry.publishing.tombstoned"),
+            Step("put_holder", self._put_holder, "registry.publishing.bind"),
+            Step("put_link", self._put_link, "registry.publishing.bind"),
+            Step("release", self._release, "registry.publishing._release"),
+            *Publisher(f"{self.name}-manifest").steps(),
+        ]
+
+    def _sign(self, store: Store, _: Local) -> tuple[Store, Local, bool]:
+        return store, store.day, True
+
+    def _put_intent(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
+        return replace(store, intents=store.intents | {(self.name, self.copy, store.day)}), local, True
+
+    def _drop_tombstoned(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
+        return store, local, not any(copy == self.copy for _, copy, _ in store.tombstones)
+
+    def _put_holder(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
+        return replace(store, holders=_renewed(store.holders, {(HOME, self.copy, store.day)})), local, True
+
+    def _put_link(self, store: Store, signed: Local) -> tuple[Store, Local, bool]:
+        if store.day != signed:
+            return store, signed, False
+        return replace(store, links=_renewed(store.links, {(HOME, self.copy, store.day)})), signed, True
+
+    def _release(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
+        return store.without("intents", lambda fact: fact[0] == self.name), local, True
 
 
 @dataclass(frozen=True, slots=True)
 class Deleter:
     """Collects a copy; with a repository it is the DELETE of a blob, which takes away that repository's link alone.
 
-    The second look repeats the first. The switches break the protocol, one rule each.
+    `grace` false is an eviction: fresh links do not keep a copy. `adopted`: the bytes are another registry's, and stay.
+    The other switches break the protocol, one rule each.
     """
 
     copy: str = "X"
     repository: str = ""
+    grace: bool = True
+    adopted: bool = False
     tombstone: bool = True
     second_look: bool = True
     intents_first: bool = True
     fenced: bool = True
+    fenced_holders: bool = True
 
     def steps(self) -> Process:
-        ours = bool(self.repository)  # only the DELETE of a blob is in the program yet
-        intents = Step("no_intent", self._no_intent, "deletion._intended" if ours else None)
-        manifests = Step("no_manifest", self._no_manifest, "deletion._named" if ours else None)
-        fresh = Step("no_fresh_link", self._no_fresh_link, None)
-        looks = [intents, fresh, manifests] if self.intents_first else [manifests, fresh, intents]
-        whole = "deletion.delete_links" if ours else None
+        whole = "registry.deletion.delete_unneeded" if self.repository else "registry.collection.Collector"
+        intents = Step("no_intent", self._no_intent, "registry.intents.Intents.naming")
+        links = Step("find_links", self._find_links, whole if self.repository else f"{whole}._linked")
+        manifests = Step("no_manifest", self._no_manifest, "registry.needs.StoredNeeds.named")
+        second = [intents, links, manifests] if self.intents_first else [links, manifests, intents]
+        first = [intents, links, manifests] if self.repository or not self.second_look else [intents]
         return [
-            Step("sign", self._sign, whole),
-            *looks,
-            *([Step("put_tombstone", self._put_tombstone, whole)] if self.tombstone else []),
-            *(looks if self.second_look else []),
-            Step("delete_links", self._delete_links, whole),
-            Step("delete_bytes", self._delete_bytes, None),
+            Step("sign", self._sign, whole if self.repository else f"{whole}.collect"),
+            *first,
+            *([Step("put_tombstone", self._put_tombstone, self._does("_bury"))] if self.tombstone else []),
+            *(second if self.second_look else []),
+            Step("delete_links", self._delete_links, self._does("_delete")),
+            Step("delete_holders", self._delete_holders, self._does("_delete")),
+            *(
+                []
+                if self.repository or self.adopted
+                else [Step("delete_bytes", self._delete_bytes, self._does("_delete"))]
+            ),
         ]
 
+    def _does(self, part: str) -> str:
+        return "registry.deletion.delete_unneeded" if self.repository else f"registry.collection.Collector.{part}"
+
     def _sign(self, store: Store, _: Local) -> tuple[Store, Local, bool]:
-        return store, store.day, True
+        return store, (store.day, frozenset()), True
 
     def _no_intent(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
         return store, local, not any(copy == self.copy for _, copy, _ in store.intents)
 
-    def _no_fresh_link(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
-        fresh = any(copy == self.copy and day >= store.day for _, copy, day in store.links)
-        return store, local, bool(self.repository) or not fresh
+    def _find_links(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
+        """What the derived keys say, as far as it is true: nothing else is known of who links a copy."""
+        said = {name for name, copy, _ in store.holders if copy == self.copy}
+        linked = {(name, day) for name, copy, day in store.links if copy == self.copy and name in said}
+        if self.repository:
+            return store, (local[0], frozenset({self.repository})), True
+        fresh = self.grace and any(day >= store.day for _, day in linked)
+        return store, (local[0], frozenset(name for name, _ in linked)), not fresh
 
     def _no_manifest(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
-        linked = {name for name, copy, _ in store.links if copy == self.copy and self.repository in ("", name)}
-        return store, local, not any(name in linked for _, name in store.manifests)
+        return store, local, not any(name in local[1] for _, name in store.manifests)
 
     def _put_tombstone(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
+        if self.fenced and store.day != local[0]:
+            return store, local, False
         return replace(store, tombstones=store.tombstones | {(self.repository, self.copy, store.day)}), local, True
 
     def _delete_links(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
-        if self.fenced and store.day != local:
+        if self.fenced and store.day != local[0]:
             return store, local, False
-        kept = {link for link in store.links if link[1] != self.copy or self.repository not in ("", link[0])}
-        return replace(store, links=frozenset(kept)), local, True
+        return store.without("links", lambda fact: fact[1] == self.copy and fact[0] in local[1]), local, True
+
+    def _delete_holders(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
+        if self.fenced and self.fenced_holders and store.day != local[0]:
+            return store, local, False
+        return store.without("holders", lambda fact: fact[1] == self.copy and fact[0] in local[1]), local, True
 
     def _delete_bytes(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
-        if self.repository or (self.fenced and store.day != local):
+        if self.fenced and store.day != local[0]:
             return store, local, False
-        return replace(store, data=frozenset(fact for fact in store.data if fact[0] != self.copy)), local, True
+        return store.without("data", lambda fact: fact[0] == self.copy), local, True
 
 
-def sweeper(copy: str) -> Process:
-    """Bytes without a link, a day after they were written. Not in the program yet."""
+@dataclass(frozen=True, slots=True)
+class OrphanSweeper:
+    """Bytes without a link, which were there a day ago. It lists the repositories one after the other."""
 
-    def old_without_link(store: Store, local: Local) -> tuple[Store, Local, bool]:
-        old = any(found == copy and day < store.day for found, day in store.data)
-        return store, local, old and not any(found == copy for _, found, _ in store.links)
+    copy: str
+    tombstone: bool = True
 
-    def delete_orphan(store: Store, local: Local) -> tuple[Store, Local, bool]:
-        return replace(store, data=frozenset(fact for fact in store.data if fact[0] != copy)), local, True
+    def steps(self) -> Process:
+        doom = "upkeep.orphans.Orphans.doom"
+        ends = [
+            Step("put_tombstone", self._put_tombstone, doom),
+            Step("no_intent", self._no_intent, doom),
+        ]
+        return [
+            Step("sign", self._sign, doom),
+            *(ends if self.tombstone else []),
+            *(Step(f"no_link_{name}", self._no_link(name), "upkeep.survey.Survey.run") for name in (AWAY, HOME)),
+            Step("delete_orphan", self._delete_orphan, "upkeep.orphans.Orphans.delete"),
+        ]
 
-    return [Step("old_without_link", old_without_link, None), Step("delete_orphan", delete_orphan, None)]
+    def _sign(self, store: Store, _: Local) -> tuple[Store, Local, bool]:
+        return store, store.day, any(copy == self.copy and day < store.day for copy, day in store.data)
+
+    def _put_tombstone(self, store: Store, signed: Local) -> tuple[Store, Local, bool]:
+        if store.day != signed:
+            return store, signed, False
+        return replace(store, tombstones=store.tombstones | {("", self.copy, store.day)}), signed, True
+
+    def _no_intent(self, store: Store, signed: Local) -> tuple[Store, Local, bool]:
+        return store, signed, not any(copy == self.copy for _, copy, _ in store.intents)
+
+    def _no_link(self, name: str) -> Act:
+        def act(store: Store, signed: Local) -> tuple[Store, Local, bool]:
+            return store, signed, not any((where, copy) == (name, self.copy) for where, copy, _ in store.links)
+
+        return act
+
+    def _delete_orphan(self, store: Store, signed: Local) -> tuple[Store, Local, bool]:
+        if store.day != signed:  # its tombstone may have ended
+            return store, signed, False
+        return store.without("data", lambda fact: fact[0] == self.copy), signed, True
+
+
+@dataclass(frozen=True, slots=True)
+class HolderSweeper:
+    """A derived key without its link, a day after it was written. The switches break the protocol, one rule each."""
+
+    repository: str = AWAY
+    copy: str = "X"
+    tombstone: bool = True
+
+    def steps(self) -> Process:
+        whole = "upkeep.sweep.Sweep.holders"
+        no_link = Step("no_link", self._no_link, whole)
+        no_intent = Step("no_intent", self._no_intent, "registry.intents.Intents.naming")
+        looks = [Step("put_tombstone", self._put_tombstone, whole), no_intent, no_link] if self.tombstone else []
+        return [
+            Step("old", self._old, whole),
+            no_intent,
+            no_link,
+            *looks,
+            Step("delete_holder", self._delete_holder, whole),
+        ]
+
+    def _old(self, store: Store, _: Local) -> tuple[Store, Local, bool]:
+        ours = {day for name, copy, day in store.holders if (name, copy) == (self.repository, self.copy)}
+        return store, store.day, any(day < store.day for day in ours)
+
+    def _no_intent(self, store: Store, signed: Local) -> tuple[Store, Local, bool]:
+        return store, signed, not any(copy == self.copy for _, copy, _ in store.intents)
+
+    def _no_link(self, store: Store, signed: Local) -> tuple[Store, Local, bool]:
+        return store, signed, not any(fact[:2] == (self.repository, self.copy) for fact in store.links)
+
+    def _put_tombstone(self, store: Store, signed: Local) -> tuple[Store, Local, bool]:
+        if store.day != signed:
+            return store, signed, False
+        return replace(store, tombstones=store.tombstones | {(self.repository, self.copy, store.day)}), signed, True
+
+    def _delete_holder(self, store: Store, signed: Local) -> tuple[Store, Local, bool]:
+        if store.day != signed:
+            return store, signed, False
+        return store.without("holders", lambda fact: fact[:2] == (self.repository, self.copy)), signed, True
 
 
 def manifest_deleter(name: str = "old") -> Process:
     """DELETE of a manifest: nothing needs to be asked first."""
 
     def act(store: Store, local: Local) -> tuple[Store, Local, bool]:
-        return replace(store, manifests=frozenset(fact for fact in store.manifests if fact[0] != name)), local, True
+        return store.without("manifests", lambda fact: fact[0] == name), local, True
 
-    return [Step("delete_manifest", act, "manifests.Manifests.delete")]
+    return [Step("delete_manifest", act, "registry.manifests.Manifests.delete")]
 
 
 def unguarded_deleter() -> Process:
     """What the DELETE of a blob must not be."""
 
     def act(store: Store, local: Local) -> tuple[Store, Local, bool]:
-        return replace(store, links=frozenset(link for link in store.links if link[:2] != (HOME, "X"))), local, True
+        return store.without("links", lambda fact: fact[:2] == (HOME, "X")), local, True
 
     return [Step("delete_link", act, None)]
 
@@ -264,23 +427,25 @@ def clock(days: int = 1) -> Process:
     return [Step("day", act, None)] * days
 
 
-def intent_expiry() -> Process:
-    """Intents of earlier days go. Not in the program yet."""
+def expiry(kind: str, *, names_once: bool = True) -> Process:
+    """Intents or tombstones of earlier days are listed, then deleted by name. Without `names_once` that name is used again."""
 
-    def act(store: Store, local: Local) -> tuple[Store, Local, bool]:
-        return replace(store, intents=frozenset(fact for fact in store.intents if fact[2] >= store.day)), local, True
+    def find(store: Store, _: Local) -> tuple[Store, Local, bool]:
+        old = frozenset(fact for fact in getattr(store, kind) if fact[2] < store.day)
+        return store, old, bool(old)
 
-    return [Step("expire_intents", act, None)]
+    def delete(store: Store, old: Local) -> tuple[Store, Local, bool]:
+        names = {fact[:2] for fact in old}
+        return store.without(kind, lambda fact: fact in old if names_once else fact[:2] in names), old, True
+
+    does = "upkeep.sweep.Sweep.expired"
+    return [Step(f"find_old_{kind}", find, does), Step(f"delete_old_{kind}", delete, does)]
 
 
-def tombstone_expiry() -> Process:
-    """Tombstones of earlier days go. Not in the program yet."""
-
-    def act(store: Store, local: Local) -> tuple[Store, Local, bool]:
-        kept = frozenset(fact for fact in store.tombstones if fact[2] >= store.day)
-        return replace(store, tombstones=kept), local, True
-
-    return [Step("expire_tombstones", act, None)]
+def _renewed(facts: frozenset[tuple[str, str, int]], new: set[tuple[str, str, int]]) -> frozenset[tuple[str, str, int]]:
+    """A key that is written again has the date of the last writing."""
+    names = {fact[:2] for fact in new}
+    return frozenset(fact for fact in facts if fact[:2] not in names) | new
 
 
 def counterexample(processes: Sequence[Process], start: Store | None = None) -> Sequence[str] | None:
@@ -296,7 +461,7 @@ def counterexample(processes: Sequence[Process], start: Store | None = None) -> 
             if place >= len(steps):
                 continue
             after, remembered, goes_on = steps[place].act(store, local)
-            moved = (place + 1 if goes_on else len(steps), remembered)
+            moved = (place + 1, remembered) if goes_on and place + 1 < len(steps) else (len(steps), None)
             state = (after, (*at[:number], moved, *at[number + 1 :]))
             if state not in seen:
                 seen.add(state)

@@ -1,0 +1,127 @@
+"""`edge-registry gc`: gives back the space of what nobody needs."""
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from app.cli import options, output
+from app.cli.opened import Opened, on_store
+from app.cli.progress import Counting, counting
+from app.errors import StartError
+from app.quantities import size_text
+
+if TYPE_CHECKING:
+    from app.upkeep.reports import Report
+
+_STAGES: Final = frozenset({"listing", "collecting"})
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go; change nothing.")] = False,
+    max_share: Annotated[
+        float | None,
+        typer.Option(
+            "--max-share",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Delete nothing where more than this share of all bytes would go; unset: upkeep.max_share.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="As --max-share 1: however much it is.")] = False,
+    last: Annotated[bool, typer.Option("--last", help="Show the report of the last collection instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: options.ConfigFile = None,
+) -> None:
+    """Collects garbage: deletes what no manifest needs, while servers and clients go on.
+
+    What goes is older than the grace period of two days: blobs that no manifest of their repositories names, bytes that nothing
+    links (these when a collection two days earlier found them so too), uploads that were given up, and what is left over
+    of upkeep itself. Servers do this by themselves, every upkeep.interval; any number may at once.
+
+    The last reports are kept in the bucket. The exit status is 1 where nothing could safely be deleted: a manifest
+    cannot be read, or more than the allowed share would go.
+    """
+    if last:
+        document = on_store(config, _last)
+        if document is None:
+            raise StartError("there is no report of a collection in this store")
+    else:
+        share = 1.0 if force else max_share
+
+        async def work(opened: Opened) -> dict[str, Any]:
+            return (await _collect(opened, share, dry_run=dry_run)).document()
+
+        document = on_store(config, work)
+    if as_json:
+        output.say(json.dumps(document, indent=2))
+    else:
+        _print(document)
+    if document["state"] != "done":
+        raise typer.Exit(1)
+
+
+async def _collect(opened: Opened, share: float | None, *, dry_run: bool) -> "Report":
+    from app.upkeep.garbage import Garbage, Order
+
+    garbage = Garbage(opened.bucket, opened.settings.upkeep)
+    most = opened.settings.upkeep.max_share if share is None else share
+    try:
+        with _Stages() as stages:
+            return await garbage.collect(Order(most, dry_run, stages.show))
+    finally:
+        await garbage.close()
+
+
+async def _last(opened: Opened) -> dict[str, Any] | None:
+    from app.upkeep import reports
+
+    return await reports.last(opened.bucket)
+
+
+class _Stages:
+    """One bar after the other on a terminal, lines elsewhere. Entered while there are any."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._stage = ""
+        self._bar: Counting | None = None
+
+    def __enter__(self) -> "_Stages":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """How far it is."""
+        if stage != self._stage:
+            self._stack.close()
+            self._stage = stage
+            self._bar = self._stack.enter_context(counting(stage)) if stage in _STAGES else None
+        if self._bar is not None:
+            self._bar.show(done, total)
+
+
+def _print(report: dict[str, Any]) -> None:
+    output.say(f"{report['blobs']:,} blobs, {size_text(report['bytes'])}; {report['objects']:,} keys were looked at")
+    verb = "would go" if report["dry_run"] else "gone"
+    for kind, gone in report["gone"].items():
+        if gone["count"]:
+            size = f", {size_text(gone['bytes'])}" if gone["bytes"] else ""
+            output.say(f"  {verb}: {gone['count']:,} {kind}{size}")
+    for why, count in report["kept"].items():
+        output.say(f"  kept: {count:,} blobs that seemed free: {why}")
+    if report["suspects"]["count"]:
+        suspects = report["suspects"]
+        output.say(f"  next time: {suspects['count']:,} blobs that nothing links, {size_text(suspects['bytes'])}")
+    for manifest in report["unreadable"]:
+        output.say(f"  cannot be read: {manifest}")
+    if report["state"] != "done":
+        output.complain(f"{report['state']}: {report['reason']}")
+        return
+    freed = f"{size_text(report['freed'])} {'would be' if report['dry_run'] else ''} freed".replace("  ", " ")
+    output.say(f"{freed}, in {report['seconds']:.1f} s")

@@ -1,0 +1,123 @@
+"""Reports of collections: what went, why, and how much; the last ones are kept in the bucket, as JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+from app.registry import keys
+from app.registry.bucket import Bucket
+from app.registry.listing import every
+from storage import NotFound
+
+KIND: Final = "gc"
+"""Where they lie, among the reports."""
+ITEMS: Final = 1000
+"""Things that one report names; of the rest it holds the sums."""
+_KEPT: Final = 20
+
+State = Literal["done", "stopped", "failed"]
+"""Stopped: nothing more was deleted, because that was not safe or wise. Failed: the store did."""
+
+WHY: Final[Mapping[str, str]] = {
+    "copies": "no manifest of a repository that links it needs it",
+    "orphans": "nothing links these bytes, a grace period ago as now",
+    "uploads": "the upload's life has ended",
+    "intents": "its publication can no longer happen",
+    "tombstones": "the delete that it announced can no longer happen",
+    "holders": "the link that it was derived from is gone",
+    "referrers": "its manifest was never published, or is gone",
+    "leases": "its owner is gone",
+    "probes": "a process that tried the store was killed",
+}
+"""What goes, and why."""
+
+
+@dataclass(slots=True)
+class Gone:
+    """How many things of a kind went, and their bytes."""
+
+    count: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """One collection. Times in seconds since 1970 by the store's clock; sizes in bytes."""
+
+    began: float
+    dry_run: bool
+    state: State = "done"
+    reason: str = ""
+    seconds: float = 0.0
+    objects: int = 0
+    """Keys that were listed."""
+    blobs: int = 0
+    bytes: int = 0
+    """Copies that were there, and their bytes."""
+    wanted: int = 0
+    """Bytes that nobody needs, whether or not they went."""
+    suspects: Gone = field(default_factory=Gone)
+    """Bytes that nothing links, which go when a later collection finds them so."""
+    loose_links: int = 0
+    """Links that their repository does not need, to copies that others do: they take no bytes."""
+    gone: dict[str, Gone] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
+    """Copies that seemed free and stayed, by why."""
+    unreadable: list[str] = field(default_factory=list)
+    """Manifests that could not be understood."""
+    items: list[dict[str, Any]] = field(default_factory=list)
+
+    def lose(self, kind: str, things: Sequence[tuple[str, int]]) -> None:
+        """Notes what went, or would go: each thing's name and bytes."""
+        if not things:
+            return
+        gone = self.gone.setdefault(kind, Gone())
+        gone.count += len(things)
+        gone.bytes += sum(size for _, size in things)
+        room = max(0, ITEMS - len(self.items))
+        self.items += [{"what": what, "why": WHY[kind], "bytes": size} for what, size in things[:room]]
+
+    def keep(self, why: str) -> None:
+        """Notes a copy that stayed."""
+        self.kept[why] = self.kept.get(why, 0) + 1
+
+    def end(self, state: State, reason: str) -> None:
+        """Notes that it did not come to its end."""
+        self.state, self.reason = state, reason
+
+    @property
+    def freed(self) -> int:
+        """Bytes that went, or would go."""
+        return sum(gone.bytes for gone in self.gone.values())
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"freed": self.freed} | asdict(self)
+
+
+async def keep(bucket: Bucket, report: Report) -> str:
+    """Writes a report and drops old ones; returns its key. Raises StorageError."""
+    key = keys.report(KIND, report.began)
+    await bucket.driver.put(key, json.dumps(report.document()).encode())
+    known = [entry.key async for entry in every(bucket.driver, keys.reports(KIND))]
+    await bucket.driver.delete_many(known[:-_KEPT])
+    return key
+
+
+async def last(bucket: Bucket) -> dict[str, Any] | None:
+    """The latest report; None where there is none. Raises StorageError."""
+    for key in reversed([entry.key async for entry in every(bucket.driver, keys.reports(KIND))]):
+        try:
+            found = json.loads((await bucket.driver.get(key)).data)
+        except (NotFound, ValueError):
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+async def last_time(bucket: Bucket) -> float | None:
+    """When the latest report was written, by the store's clock; None where there is none. Raises StorageError."""
+    times = [entry.modified async for entry in every(bucket.driver, keys.reports(KIND))]
+    return max(times, default=None)

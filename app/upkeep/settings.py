@@ -1,0 +1,27 @@
+"""What an operator may set about upkeep; each field is a key below `upkeep:`."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.quantities import Duration
+
+
+class UpkeepSettings(BaseModel):
+    """When servers look after their store."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    interval: Duration = Field(
+        86_400, ge=0, description="seconds between two collections of garbage, whichever replica does it; 0: never"
+    )
+    max_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of all bytes above which a collection deletes nothing and says so; below 256 MiB it never stops",
+    )
+    cache: Path | None = Field(
+        None,
+        description="folder in which what manifests name is remembered over restarts; unset: as long as the process lives",
+    )
