@@ -8,11 +8,12 @@ publisher use something else, and links to bytes that nobody can use are needed 
 import asyncio
 import json
 import time
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from typing import Final
 
-from app.oci.digests import Digest
+from app.oci.digests import Digest, parse_digest
+from app.oci.errors import RegistryError
 from app.oci.names import Name
 from app.registry import keys, tags
 from app.registry.bucket import Bucket, side_by_side
@@ -76,8 +77,20 @@ class Quarantine:
         await tags.note_deletion(self._bucket, name)
         await self._bucket.driver.delete(key)
 
+    async def noted(self) -> AsyncIterator[tuple[Digest, Copy]]:
+        """The copies that were garbled, and what they should hash to. Raises StorageError."""
+        async for entry in every(self._bucket.driver, keys.QUARANTINE):
+            try:
+                fields = json.loads((await self._bucket.driver.get(entry.key)).data)
+                copy = Copy(entry.key.removeprefix(keys.QUARANTINE), int(fields["size"]))
+                digest = parse_digest(fields["digest"])
+            except (NotFound, ValueError, KeyError, TypeError, RecursionError, RegistryError):
+                continue  # a manifest, or somebody else's object
+            if keys.quarantine(copy) == entry.key:
+                yield digest, copy
+
     async def release(self, copy: Copy) -> None:
-        """Forgets that a copy was garbled: its bytes are right now."""
+        """Forgets that a copy was garbled."""
         await self._bucket.driver.delete(keys.quarantine(copy))
 
     async def uuids(self) -> set[str]:

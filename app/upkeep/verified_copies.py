@@ -25,10 +25,9 @@ _SHARE: Final = 0.1
 class VerifiedCopies:
     """The copies of one run. `check` and `hash` them, then `settle` what is wrong."""
 
-    def __init__(self, run: Run, hashing: Hashing, quarantined: set[str]) -> None:
+    def __init__(self, run: Run, hashing: Hashing) -> None:
         self._run = run
         self._hashing = hashing
-        self._quarantined = quarantined
         self._size = 0
 
     async def check(self) -> int:
@@ -56,6 +55,12 @@ class VerifiedCopies:
             for (digest,) in page:
                 await self._settle(Digest(digest))
 
+    async def release(self) -> None:
+        """Forgets notes of copies whose bytes are right again, or are gone. Raises StorageError."""
+        async for digest, copy in self._run.blobs.quarantine.noted():
+            if (await self._hashing.verdict(digest, copy)).state in ("whole", "gone"):
+                await self._run.blobs.quarantine.release(copy)
+
     async def _weigh(self, row: Any) -> None:
         copy, digest = Copy(row[0], row[2]), Digest(row[1])
         await self._judge(digest, copy, await self._hashing.weighed(copy))
@@ -64,8 +69,6 @@ class VerifiedCopies:
         copy, digest = Copy(row[0], row[2]), Digest(row[1])
         verdict = await self._hashing.verdict(digest, copy)
         await self._judge(digest, copy, verdict)
-        if verdict.state == "whole" and copy.uuid in self._quarantined and self._run.repair:
-            await self._run.blobs.quarantine.release(copy)
         self._run.progress("bytes", min(self._hashing.read, self._size), self._size)
 
     async def _judge(self, digest: Digest, copy: Copy, verdict: Verdict) -> None:

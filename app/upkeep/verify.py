@@ -77,13 +77,15 @@ async def _look(run: Run, plan: Plan, account: Account, hashing: Hashing) -> Non
     foreign = await take_stock(run.bucket.driver, run.inventory, plan.scope, run.progress, sizes=True)
     quarantined = await run.blobs.quarantine.uuids()
     await run.inventory.choose(lambda uuid: plan.sample.has(uuid) or uuid in quarantined)
-    copies, derived = VerifiedCopies(run, hashing, quarantined), VerifiedDerived(run)
+    copies, derived = VerifiedCopies(run, hashing), VerifiedDerived(run)
     checked = account.checked
     checked["copies"] = await copies.check()
     checked["hashed"] = await copies.hash()
     account.refused = None if plan.force else await copies.refusal()
     run.unlink = plan.repair and account.refused is None
     await copies.settle()
+    if run.repair:
+        await copies.release()
     checked["tags"] = await VerifiedTags(run).check()
     manifests = VerifiedManifests(run)
     checked["manifests"] = await manifests.check()

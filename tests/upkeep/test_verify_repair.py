@@ -150,6 +150,25 @@ async def test_a_copy_in_quarantine_is_hashed_in_every_run_and_released_once_it_
     assert await memory.contents(keys.QUARANTINE) == {}
 
 
+async def test_notes_of_what_is_gone_or_right_again_go_and_other_objects_there_stay(memory: Decaying) -> None:
+    for data in (b"gone", b"right", b"garbled"):
+        copy = await garble(memory, await memory.push(data))
+        await memory.repair()
+        if data == b"right":
+            await memory.store.put(keys.data(copy.uuid), data)
+        if data == b"gone":
+            await memory.store.delete(keys.data(copy.uuid))
+    for name in ("list", "object", "text"):
+        await memory.store.put(f"{keys.QUARANTINE}{name}", {"list": b"[]", "object": b"{}", "text": b"mine"}[name])
+    await memory.repair()
+    assert await memory.contents(keys.QUARANTINE) == {
+        f"{keys.QUARANTINE}list": b"[]",
+        f"{keys.QUARANTINE}object": b"{}",
+        f"{keys.QUARANTINE}text": b"mine",
+        keys.quarantine(copy): (await memory.store.get(keys.quarantine(copy))).data,
+    }
+
+
 async def test_where_very_many_copies_are_gone_no_link_goes(memory: Decaying) -> None:
     layers = [await memory.push(f"layer {number}".encode()) for number in range(30)]
     for layer in layers[:25]:
