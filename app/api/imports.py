@@ -76,7 +76,7 @@ class Imports:
                 keep_host=flag(exchange, "keep_host"),
                 platforms=exchange.query("platform"),
                 dry_run=flag(exchange, "dry_run"),
-                by=grants.user,
+                by=grants.user or "import",
                 may_push=grants.administers,
                 may_pull=grants.may_pull,
             )

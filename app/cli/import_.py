@@ -183,6 +183,10 @@ def _expanded(given: Sequence[str]) -> Iterator[str]:
 
     if not given:
         raise StartError("name an archive, a folder of them, or - for standard input")
+    if _STREAM in given and sys.stdin.isatty():
+        raise StartError(
+            "standard input is a terminal: give it an archive, as in `docker save IMAGE | edge-registry import -`"
+        )
     for text in given:
         found = [text] if text == _STREAM or os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
         if not found:
