@@ -125,7 +125,9 @@ class Examination:
             yield Group.CERTIFICATE, within("files", _FILES_LIMIT, _DISK, self._certificate())
         if {Group.STORE, Group.ROUND_TRIP} & asked:
             yield Group.STORE, self._store()
-        if Group.UPSTREAMS in asked:
+        if Group.UPSTREAMS in asked and self._settings.proxy.air_gapped:
+            self._skipped[Group.UPSTREAMS] = "proxy.air_gapped is set, so that none is dialled"
+        elif Group.UPSTREAMS in asked:
             for place, upstream in enumerate(self._settings.proxy.upstreams):
                 fix = f"curl -sv -m 5 {upstream.url.rstrip('/')}/v2/, which shows where it hangs"
                 yield (

@@ -140,3 +140,12 @@ def test_a_folder_that_is_not_there_is_told_at_the_start(edge: Edge) -> None:
     done = edge("serve", "--watch", "nowhere", "--port", "0")
     assert done.status == 2
     assert done.stderr.splitlines()[-1] == "edge-registry: transfer.watch: there is no folder nowhere"
+
+
+def test_doctor_dials_no_upstream_behind_an_air_gap(edge: Edge, tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text(
+        "proxy: {upstreams: [{name: quay.io, url: 'http://127.0.0.1:1'}], air_gapped: true}\n"
+    )
+    done = edge("doctor", "--only", "upstreams", "--config", "config.yml")
+    assert "proxy.air_gapped is set, so that none is dialled" in done.stdout + done.stderr
+    assert "quay.io" not in done.stdout
