@@ -249,11 +249,9 @@ async def _bring_blobs(
         progress(shown, total)
 
     async def one(blob: Descriptor) -> None:
-        repository = ProxiedRepository(cache, name, upstream)
         try:
             async with places:
-                if await repository.blobs.mount(blob.digest, None, lambda _: True) is None:
-                    await cache.transfers.bring(upstream, Origin(blob.digest, blob.size, upstream.name, name))
+                await cache.transfers.bring(upstream, Origin(blob.digest, blob.size, upstream.name, name))
         except (UpstreamError, RegistryError) as exc:
             failures.append(exc)
         else:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from app.oci.descriptors import Descriptor
 from app.oci.digests import Digest
-from app.oci.errors import BlobUnknown, RegistryError
+from app.oci.errors import RegistryError
 from app.oci.manifests import Manifest
 from app.oci.names import Name
 from app.proxy.errors import UpstreamError
@@ -16,7 +16,6 @@ from app.proxy.spool import Origin
 from app.proxy.transfers import Transfers
 from app.proxy.upstreams import Upstream
 from app.registry.bucket import Bucket
-from app.registry.registry import Repository
 
 _QUEUE: Final = 10_000
 _WORKERS: Final = 3
@@ -64,18 +63,10 @@ class Prefetch:
             try:
                 if upstream.may_prefetch():
                     with suppress(UpstreamError, RegistryError):
-                        await self._bring(upstream, name, blob)
+                        await self._transfers.bring(upstream, Origin(blob.digest, blob.size, upstream.name, name))
             finally:
                 self._queued.discard((name, blob.digest))
                 self._queue.task_done()
-
-    async def _bring(self, upstream: Upstream, name: Name, blob: Descriptor) -> None:
-        repository = Repository(self._bucket, name)
-        try:
-            await repository.blobs.stat(blob.digest)
-        except BlobUnknown:
-            if await repository.blobs.mount(blob.digest, None, lambda _: True) is None:
-                await self._transfers.bring(upstream, Origin(blob.digest, blob.size, upstream.name, name))
 
     async def _children(self, upstream: Upstream, name: Name, digests: Sequence[Digest]) -> None:
         """One after the other, because each may cost one pull of a rate limit."""

@@ -72,6 +72,8 @@ class Transfers:
         self._peers = peers
         self._metrics = metrics
         self._note = note
+        self.arrived: Callable[[str, int], None] = lambda _upstream, _size: None
+        """Told the upstream and the bytes of each blob that was stored."""
         self._running: dict[Digest, tuple[Fetch, asyncio.Task[None]]] = {}
         self._begun: Flights[Digest, Transfer] = Flights()
 
@@ -104,7 +106,12 @@ class Transfers:
         return Following(lambda: self._reach(upstream, origin), transfer, size, start, to)
 
     async def bring(self, upstream: Upstream, origin: Origin, *, urgent: bool = False) -> None:
-        """Returns once the blob is here. Raises UpstreamError, RegistryError."""
+        """Returns once the blob is here: at once where it is, or where another repository has it to share.
+
+        Who calls it knows that the upstream's repository has the blob. Raises UpstreamError, RegistryError.
+        """
+        if self.running(origin.digest) is None and await self._stored(origin) is not None:
+            return
         while True:
             transfer = await self._join(upstream, origin, urgent=urgent)
             if isinstance(transfer, Stored):
@@ -173,6 +180,7 @@ class Transfers:
         try:
             async with lease:
                 await fetch.run(self._keep)
+            self.arrived(upstream.name, fetch.size or 0)
         except UpstreamError as exc:
             trouble = exc.reason
         except RegistryError as exc:
@@ -193,6 +201,7 @@ class Transfers:
     async def _keep(self, origin: Origin, body: AsyncIterator[bytes]) -> None:
         await Repository(self._bucket, origin.name).uploads.put(origin.digest, body)
 
+    @translated
     async def _stored(self, origin: Origin) -> Stored | None:
         """The blob, where it is here. Who asks for a transfer may have it, so another repository's copy will do."""
         repository = Repository(self._bucket, origin.name)
