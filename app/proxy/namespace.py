@@ -1,5 +1,8 @@
 """What the repositories of an upstream are called, here and there: names alone, without anybody being dialled."""
 
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
 from app.oci.names import Name
 from app.proxy.settings import HUB, UpstreamSettings, names_of
 
@@ -30,3 +33,31 @@ class Namespace:
     def remote(self, name: Name) -> str:
         """The upstream's own name of a cached repository; those that stand in for it know it by the same one."""
         return name.removeprefix(f"{self.prefix}/")
+
+
+N = TypeVar("N", bound=Namespace)
+
+
+class Namespaces(Generic[N]):
+    """All that are configured, found by what they are called."""
+
+    def __init__(self, known: Iterable[N]) -> None:
+        self._by_name = {name: namespace for namespace in known for name in namespace.names}
+        self._by_folder = {name.replace(":", "_"): namespace for name, namespace in self._by_name.items()}
+
+    def __getitem__(self, name: str) -> N:
+        """The one that settings name, which were checked. Raises KeyError."""
+        return self._by_name[name]
+
+    def named(self, name: str) -> N | None:
+        """The one that has this name, in any case, or alias; None where there is none."""
+        return self._by_name.get(name.lower())
+
+    def of_segment(self, first: str) -> N | None:
+        """The one whose repositories' names begin with this segment, as clients write it or as it stands in keys."""
+        return self.named(first) or self._by_folder.get(first)
+
+
+def is_host(first: str) -> bool:
+    """Whether the first segment of a name looks like a host: then it is nobody's plain name."""
+    return "." in first or ":" in first or first == "localhost"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, Final
+from typing import Any
 
 from app.oci.digests import Digest
 from app.oci.errors import RegistryError
@@ -12,9 +12,11 @@ from app.proxy.cache import Cache
 from app.proxy.errors import UpstreamError
 from app.proxy.eviction import Evictor, Signs
 from app.proxy.manifests import writer
+from app.proxy.namespace import Namespaces
 from app.proxy.peers import Peers
 from app.proxy.pins import Pins
 from app.proxy.prefetch import Prefetch
+from app.proxy.pressure import Pressure
 from app.proxy.pulls import Pulls
 from app.proxy.repository import ProxiedRepository
 from app.proxy.routing import Routing
@@ -22,13 +24,9 @@ from app.proxy.settings import ProxySettings
 from app.proxy.spool import Origin, Spool
 from app.proxy.transfers import Lent, Note, Transfers
 from app.proxy.upstreams import Report, Upstream, link_fallbacks
-from app.registry import keys
 from app.registry.bucket import Bucket
-from app.registry.leases import Leases, Other
+from app.registry.leases import Leases
 from app.telemetry.upstreams import UpstreamMetrics
-from storage import StorageError
-
-_EVICTION: Final = f"{keys.LEASES}eviction"
 
 
 class Proxy:
@@ -89,11 +87,14 @@ async def open_proxy(
         proxy = Proxy(upstreams, cache, Routing(cache, upstreams, own_names), peers, pins)
         works = [upstream.breaker.watch(upstream.client.ping) for upstream in upstreams]
         if not alone:
-            evictors = [_evictor(proxy, bucket, upstream) for upstream in upstreams]
+            limited = [upstream for upstream in upstreams if upstream.settings.max_bytes is not None]
+            evictors = {upstream.name: _evictor(proxy, bucket, upstream) for upstream in limited}
+            pressure = Pressure(evictors, settings.eviction_interval, leases, note)
+            transfers.arrived = pressure.arrived
             works += [
                 cache.prefetch.run(),
                 _resume(transfers, upstreams, leftovers),
-                _evict(settings.eviction_interval, evictors, leases, note),
+                pressure.run(),
                 pins.keep_fresh(settings.pin_interval, _pin_told(note)),
             ]
         stack.push_async_callback(_ended, [asyncio.create_task(work) for work in works])
@@ -109,48 +110,28 @@ def _puller(cache: Cache) -> Callable[[Upstream, Name, Digest], Coroutine[Any, A
 
 async def _resume(transfers: Transfers, upstreams: Sequence[Upstream], leftovers: Sequence[Origin]) -> None:
     """Goes on with what an earlier process left half-way, one after the other, behind what clients ask for."""
-    by_name = {upstream.name: upstream for upstream in upstreams}
+    known = Namespaces(upstreams)
     for origin in leftovers:
-        upstream = by_name.get(origin.upstream)
+        upstream = known.named(origin.upstream)
         if upstream is not None:
             with suppress(UpstreamError, RegistryError):
                 await transfers.bring(upstream, origin)
 
 
-def _evictor(proxy: Proxy, bucket: Bucket, upstream: Upstream) -> Evictor | None:
-    if upstream.settings.max_bytes is None:
-        return None
+def _evictor(proxy: Proxy, bucket: Bucket, upstream: Upstream) -> Evictor:
+    """Of an upstream that has a limit."""
     cache = proxy.cache
     return Evictor(
         bucket,
         upstream.name,
         upstream.prefix,
-        upstream.settings.max_bytes,
+        upstream.settings.max_bytes or 0,
         pinned=proxy.pins.digests,
         busy=cache.transfers.digests,
         reachable=lambda: upstream.breaker.state == "closed",
         evicted=lambda size: upstream.metrics.evicted(upstream.name, size),
         signs=Signs(pulls=cache.pulls, writer=writer(upstream)),
     )
-
-
-async def _evict(every: float, evictors: Sequence[Evictor | None], leases: Leases, note: Note) -> None:
-    """Looks at the size of each cache for ever, at one replica at a time."""
-    due = [evictor for evictor in evictors if evictor is not None]
-    while due:
-        await asyncio.sleep(every)
-        try:
-            lease = await leases.take(_EVICTION, {})
-            if isinstance(lease, Other):
-                continue
-            async with lease:
-                for evictor in due:
-                    found = await evictor.run()
-                    if found.manifests or found.links or found.offline:
-                        fields = {"upstream": found.upstream, "before": found.before, "after": found.after}
-                        note("evicted", fields | {"manifests": found.manifests, "offline": found.offline})
-        except (RegistryError, StorageError) as exc:
-            note("eviction failed", {"error": str(exc)})
 
 
 def _pin_told(note: Note) -> Callable[[str, str | None], None]:

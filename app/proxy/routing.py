@@ -3,12 +3,12 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic
 
 from app.oci.errors import NameUnknown
 from app.oci.names import Name, parse_name
 from app.proxy.cache import Cache
-from app.proxy.namespace import Namespace
+from app.proxy.namespace import N, Namespace, Namespaces, is_host
 from app.proxy.overlay import Behind, OverlaidRepository
 from app.proxy.repository import ProxiedRepository
 from app.proxy.sealed import SealedRepository
@@ -16,8 +16,6 @@ from app.proxy.upstreams import Upstream
 from app.registry.asked import Asked, MayPull
 from app.registry.bucket import Bucket
 from app.registry.registry import Repository
-
-N = TypeVar("N", bound=Namespace)
 
 _CAREFUL: Final = re.compile(r"containers/|cri-o|libpod|podman|buildah|skopeo", re.IGNORECASE)
 """User agents of clients that choose a mirror once, by its manifest (containers/image)."""
@@ -30,8 +28,7 @@ class Routes(ABC, Generic[N]):
     def __init__(self, bucket: Bucket, upstreams: Iterable[N], own: Iterable[str]) -> None:
         self._bucket = bucket
         self._own = {name.lower() for name in own}
-        self._by_name = {name: upstream for upstream in upstreams for name in upstream.names}
-        self._by_folder = {name.replace(":", "_"): upstream for name, upstream in self._by_name.items()}
+        self._upstreams = Namespaces(upstreams)
 
     def find(self, asked: Asked, may_pull: MayPull) -> Repository:
         """`X-Registry`, then `ns`, then the first path segment, then the listener's upstream behind local content.
@@ -40,7 +37,7 @@ class Routes(ABC, Generic[N]):
         """
         named = self._named(asked)
         first, _, rest = asked.name.partition("/")
-        segment = self._segment(first) if rest else None
+        segment = self._upstreams.of_segment(first) if rest else None
         if named is None and segment is not None:
             return self._proxied(segment, rest, asked)
         if named is not None:  # the path may name it too
@@ -50,8 +47,7 @@ class Routes(ABC, Generic[N]):
         if ":" in first:  # a host and its port, which no name has
             raise NameUnknown("no such upstream is configured", detail={"name": first[:128]})
         local = parse_name(asked.name)
-        host_like = bool(rest) and ("." in first or first == "localhost")
-        overlaid = None if host_like else self._overlaid(local, asked, may_pull)
+        overlaid = None if rest and is_host(first) else self._overlaid(local, asked, may_pull)
         return overlaid or Repository(self._bucket, local)
 
     @abstractmethod
@@ -63,20 +59,17 @@ class Routes(ABC, Generic[N]):
         text = asked.upstream or asked.namespace
         if not text or text.lower() in self._own:
             return None
-        found = self._by_name.get(text.lower())
+        found = self._upstreams.named(text)
         return self._unknown(text) if found is None else found
 
     def _unknown(self, namespace: str) -> N | None:
         raise NameUnknown("no such upstream is configured", detail={"namespace": namespace[:128]})
 
-    def _segment(self, first: str) -> N | None:
-        return self._by_name.get(first.lower()) or self._by_folder.get(first)
-
     def _overlaid(self, local: Name, asked: Asked, may_pull: MayPull) -> Repository | None:
         """What stands behind a plain name; None where nothing does, or nothing that the caller may pull."""
         if not asked.fallback:
             return None
-        upstream = self._by_name[asked.fallback]
+        upstream = self._upstreams[asked.fallback]
         cached = parse_name(upstream.cached(local))
         if not may_pull(cached):
             return None

@@ -10,6 +10,7 @@ from app.oci.digests import is_digest
 from app.oci.errors import NameInvalid, NameUnknown, TagInvalid
 from app.oci.names import Name, parse_name
 from app.oci.references import Tag, parse_reference
+from app.proxy.namespace import Namespaces, is_host
 from app.proxy.upstreams import Upstream
 
 _GLOB: Final = re.compile(r"[*?\[]")
@@ -57,9 +58,8 @@ class Selector:
 
     def __init__(self, upstreams: Iterable[Upstream], default: str | None) -> None:
         known = list(upstreams)
-        self._by_name = {name: upstream for upstream in known for name in upstream.names}
-        self._by_folder = {name.replace(":", "_"): upstream for name, upstream in self._by_name.items()}
-        self._default = self._by_name[default] if default else None
+        self._upstreams = Namespaces(known)
+        self._default = self._upstreams[default] if default else None
         self._names = ", ".join(upstream.name for upstream in known)
 
     def parse(self, text: str) -> Selection:
@@ -75,11 +75,10 @@ class Selector:
 
     def _upstream(self, head: str, text: str) -> tuple[Upstream, str]:
         first, _, rest = head.partition("/")
-        upstream = (self._by_name.get(first.lower()) or self._by_folder.get(first)) if rest else None
+        upstream = self._upstreams.of_segment(first) if rest else None
         if upstream is not None:
             return upstream, rest
-        # As in requests: what looks like a host is nobody's plain name.
-        if self._default is None or "." in first or ":" in first or first == "localhost":
+        if self._default is None or is_host(first):
             raise NameUnknown(
                 f"it begins with no upstream's name; there are {self._names}", detail={"name": text[:200]}
             )

@@ -14,7 +14,7 @@ from app.proxy.credentials import open_credentials
 from app.proxy.errors import Missing, UpstreamError
 from app.proxy.lane import Lane
 from app.proxy.misses import Misses
-from app.proxy.namespace import Namespace
+from app.proxy.namespace import Namespace, Namespaces
 from app.proxy.rates import RateLimit
 from app.proxy.settings import UpstreamSettings
 from app.registry.bucket import Recent
@@ -109,7 +109,7 @@ class Upstream(Namespace):
 
 def link_fallbacks(upstreams: Sequence[Upstream]) -> None:
     """Gives each upstream those that it falls back to."""
-    by_name = {name: upstream for upstream in upstreams for name in upstream.names}
+    known = Namespaces(upstreams)
     for upstream in upstreams:
-        others = [by_name[name] for name in upstream.settings.fallbacks]
+        others = [known[name] for name in upstream.settings.fallbacks]
         upstream.sources = tuple(dict.fromkeys([upstream, *others]))

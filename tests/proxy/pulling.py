@@ -38,14 +38,14 @@ async def pulling(
 
 def routing_of(service: Running) -> Routing:
     """The routing of a service with upstreams."""
-    found = service.app._first._repositories
+    found = service.app._first.v2._repositories
     assert isinstance(found, Routing)
     return found
 
 
 def upstream_of(service: Running, name: str = UP) -> Upstream:
     """One upstream as the service knows it."""
-    return routing_of(service)._by_name[name]
+    return routing_of(service)._upstreams[name]
 
 
 def impatient(service: Running, name: str = UP) -> Upstream:
