@@ -1,9 +1,13 @@
 """Eviction: keeps what is cached of one upstream below its size, the least recently pulled manifests going first.
 
-What goes is a manifest, then the links that no other manifest of its repository names, each by the protocol by which a
-client's DELETE of a blob goes (app/registry/deletion.py), so that neither a push nor another repository can lose anything;
-at worst a cached image is fetched again. The bytes are the collector's. Every step leaves a bucket from which the next run
-goes on: links whose manifest has gone and keys that speak of one are found again.
+What goes is a manifest, then the blobs that no other manifest needs. A blob that only evicted repositories link goes with its
+bytes, at once and by the collector's protocol (app/registry/collection.py): nobody waits two days for a push that a
+cache does not get. Where another repository links it, our link alone goes (app/registry/deletion.py). So neither a push nor
+another repository can lose anything; at worst a cached image is fetched again. Every step leaves a bucket from which the
+next run goes on: links whose manifest has gone and keys that speak of one are found again.
+
+What was pulled within minutes stays, as its client is still fetching what it names; but only up to a tenth above the
+limit: then the least recently pulled goes however recent that is.
 
 What was pushed below this prefix before the upstream was configured is told by its tags: the proxy writes `writer` into
 its own, or nothing. A repository with a tag by anybody else, or with manifests but neither a tag nor a noted pull, is left.
@@ -18,13 +22,12 @@ from typing import Final, Literal
 from app.oci.digests import Digest
 from app.oci.errors import ManifestUnknown
 from app.oci.names import Name
+from app.proxy.clearing import Clearing, Loose
 from app.proxy.pulls import Pulls
 from app.proxy.shelf import Shelf, shelves
 from app.registry import keys
 from app.registry.bucket import Bucket
-from app.registry.deletion import delete_links
 from app.registry.failures import translated
-from app.registry.keys import Copy
 from app.registry.manifests import Manifests
 from storage import NotFound
 
@@ -34,6 +37,13 @@ SETTLED: Final = 3600.0
 """Seconds after which a link that no manifest names belongs to nobody, and a key about a missing manifest is left over."""
 _TARGET: Final = 0.9
 """The part of the limit down to which is evicted, so that not every pull evicts."""
+_PRESSED: Final = 1.1
+"""The part of the limit above which recent pulls keep nothing."""
+_GROUP: Final = 16
+"""Manifests whose blobs go together."""
+
+_Candidate = tuple[Shelf, Digest]
+"""A manifest, and where it is."""
 
 Reason = Literal["pinned", "recent", "in flight", "children stay", "pushed", "unreadable", "needed"]
 
@@ -89,7 +99,7 @@ class Evictor:
         self._bucket = bucket
         self._upstream = upstream
         self._prefix = prefix
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._pinned = pinned
         self._busy = busy
         self._reachable = reachable
@@ -105,22 +115,20 @@ class Evictor:
         where the store fails; what was done until then stays done.
         """
         before = await self._measure()
-        if before <= self._max_bytes:
+        if before <= self.max_bytes:
             return Report(self._upstream, before, before)
         if not self._reachable():
             return Report(self._upstream, before, before, offline=True)
-        round_ = _Round([shelf async for shelf in shelves(self._bucket.driver, self._prefix)], self._upstream)
+        found = [shelf async for shelf in shelves(self._bucket.driver, self._prefix)]
+        round_ = _Round(self._bucket, found, self._upstream)
         candidates = await self._candidates(round_)
         for shelf in round_.shelves:
             await self._sweep(round_, shelf)
-        for shelf, digest in candidates:
-            if round_.report.after <= self._max_bytes * _TARGET or not self._may(round_):
-                break
-            reason = await self._reason(shelf, digest)
-            if reason:
-                round_.report.kept[reason] += 1
-            else:
-                await self._evict(round_, shelf, digest)
+        recent = await self._evict_down(round_, candidates, self.max_bytes * _TARGET)
+        if round_.report.after > self.max_bytes * _PRESSED:
+            round_.pressed = True
+            del round_.report.kept["recent"], round_.report.kept["children stay"]
+            await self._evict_down(round_, recent, self.max_bytes)
         return round_.report
 
     async def _measure(self) -> int:
@@ -166,14 +174,34 @@ class Evictor:
             return "pushed"
         return None if await shelf.read(self._bucket) else "unreadable"
 
-    async def _reason(self, shelf: Shelf, digest: Digest) -> Reason | None:
+    async def _evict_down(self, round_: "_Round", candidates: Sequence[_Candidate], target: float) -> list[_Candidate]:
+        """Evicts in this order until no more than `target` bytes are linked; returns what was too recent for it."""
+        recent: list[_Candidate] = []
+        loosened: list[Loose] = []
+        for count, (shelf, digest) in enumerate(candidates):
+            if count % _GROUP == 0 or round_.report.after - round_.clearing.weight(loosened) <= target:
+                await self._unlink(round_, loosened)
+                loosened = []
+            if round_.report.after <= target or not self._may(round_):
+                break
+            reason = await self._reason(round_, shelf, digest)
+            if reason:
+                round_.keep(reason)
+            else:
+                loosened += await self._evict(round_, shelf, digest)
+            if reason in ("recent", "children stay"):
+                recent.append((shelf, digest))
+        await self._unlink(round_, loosened)
+        return recent
+
+    async def _reason(self, round_: "_Round", shelf: Shelf, digest: Digest) -> Reason | None:
         """Why a manifest stays, if it does."""
         if shelf.children(digest):
             return "children stay"
         busy = frozenset(self._busy())
         if digest in busy or not busy.isdisjoint(shelf.named[digest]):
             return "in flight"
-        return "recent" if await self._is_recent(shelf, digest) else None
+        return "recent" if not round_.pressed and await self._is_recent(shelf, digest) else None
 
     async def _is_recent(self, shelf: Shelf, digest: Digest) -> bool:
         """Whether it was pulled, or a blob of it arrived, just now. Asks again, for the listing may be minutes old."""
@@ -188,47 +216,39 @@ class Evictor:
         except NotFound:
             return False
 
-    async def _evict(self, round_: "_Round", shelf: Shelf, digest: Digest) -> None:
-        """The manifest, then the links that it alone needed, then its pull: the next run finds what a crash leaves."""
+    async def _evict(self, round_: "_Round", shelf: Shelf, digest: Digest) -> list[Loose]:
+        """The manifest, then its pull; returns the blobs that it alone needed. A crash leaves what the next run finds."""
         try:
             await Manifests(self._bucket, shelf.name).delete(digest)
         except ManifestUnknown:
             pass  # another replica was faster; the links may still be ours to delete
         else:
             round_.report.manifests += 1
-        freed = sum(entry.size for entry, _ in shelf.manifests[digest])
-        for blob in shelf.take(digest):
-            freed += await self._unlink(round_, shelf, blob, [copy for copy, _ in shelf.links[blob]])
         if digest in shelf.pulls:
             await self._bucket.driver.delete(keys.pull(shelf.name, digest))
-        self._count(round_, freed)
+        self._count(round_, sum(entry.size for entry, _ in shelf.manifests[digest]))
+        return [(shelf, blob, [copy for copy, _ in shelf.links[blob]]) for blob in shelf.take(digest)]
 
     async def _sweep(self, round_: "_Round", shelf: Shelf) -> None:
         """What earlier runs, and transfers that were never pulled, have left."""
         if not self._may(round_):
             return
         oldest = self._now() - SETTLED
-        freed = 0
-        for blob in shelf.loose():
-            copies = [copy for copy, modified in shelf.links[blob] if modified < oldest]
-            if copies and self._may(round_):
-                freed += await self._unlink(round_, shelf, blob, copies)
+        aged = [(blob, [copy for copy, modified in shelf.links[blob] if modified < oldest]) for blob in shelf.loose()]
+        await self._unlink(round_, [(shelf, blob, copies) for blob, copies in aged if copies])
         leftovers = shelf.leftovers(oldest)
         if leftovers:
             await self._bucket.driver.delete_many(leftovers)
-        self._count(round_, freed)
 
-    async def _unlink(self, round_: "_Round", shelf: Shelf, blob: Digest, copies: Sequence[Copy]) -> int:
-        """Takes links away; returns the bytes that no cached repository links any more."""
-        if blob in self._busy():
-            round_.report.kept["in flight"] += 1
-            return 0
-        if not await delete_links(self._bucket, shelf.name, blob, copies):
-            round_.report.kept["needed"] += 1
-            return 0
-        round_.report.links += len(copies)
-        shelf.unlink(blob, copies)
-        return sum(round_.release(copy) for copy in copies)
+    async def _unlink(self, round_: "_Round", loosened: Sequence[Loose]) -> None:
+        """Takes blobs out of their repositories."""
+        busy = frozenset(self._busy())
+        free = [loose for loose in loosened if loose[1] not in busy]
+        round_.keep("in flight", len(loosened) - len(free))
+        cleared = await round_.clearing.clear(free)
+        round_.keep("needed", cleared.needed)
+        round_.report.links += cleared.links
+        self._count(round_, cleared.freed)
 
     def _may(self, round_: "_Round") -> bool:
         """Whether what goes now can be fetched again."""
@@ -246,17 +266,17 @@ class Evictor:
 
 
 class _Round:
-    """One run above the limit: what is cached, and how many cached repositories link each copy."""
+    """One run above the limit. When it is `pressed`, recent pulls keep nothing."""
 
-    def __init__(self, found: Sequence[Shelf], upstream: str) -> None:
+    def __init__(self, bucket: Bucket, found: Sequence[Shelf], upstream: str) -> None:
         self.shelves = found
-        copies = [copy for shelf in found for copy in shelf.copies()]
-        self._linking = Counter(copy.uuid for copy in copies)
-        size = sum({copy.uuid: copy.size for copy in copies}.values())
+        self.clearing = Clearing(bucket, found)
+        self.pressed = False
+        size = sum({copy.uuid: copy.size for shelf in found for copy in shelf.copies()}.values())
         size += sum(shelf.manifest_bytes() for shelf in found)
         self.report = Report(upstream, size, size)
 
-    def release(self, copy: Copy) -> int:
-        """One link of a copy is gone; returns its bytes when that was the last."""
-        self._linking[copy.uuid] -= 1
-        return 0 if self._linking[copy.uuid] else copy.size
+    def keep(self, reason: Reason, count: int = 1) -> None:
+        """Notes what stays."""
+        if count:
+            self.report.kept[reason] += count

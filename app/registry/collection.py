@@ -7,8 +7,8 @@ fence. A publication that began before the tombstone is seen by the second look;
 Who links a copy is what its derived keys say, which are written before links, and what the caller has seen besides.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from app.oci.digests import Digest
@@ -50,8 +50,8 @@ class Terms:
 
     settled: float | None = None
     """Links that are younger, in seconds since 1970 by the store's clock, keep their copy."""
-    ours: Callable[[Name], bool] = field(default=lambda _: True)
-    """Links of other repositories keep their copy."""
+    only_seen: bool = False
+    """Links of repositories that were not seen before keep their copy."""
 
 
 class Collector:
@@ -112,7 +112,7 @@ class Collector:
             latest = max(latest, entry.modified)
         # A link is written after what is derived from it, within one fence.
         margin = 2 * self._bucket.lifetimes.fence
-        if not all(self._terms.ours(name) for name in found.names):
+        if self._terms.only_seen and found.names != candidate.names:
             found.verdict = "linked elsewhere"
         elif self._terms.settled is not None and latest > self._terms.settled - margin:
             found.verdict = "fresh"

@@ -1,6 +1,6 @@
 """What the manifests of a repository need: every digest that stands in any of their strings (design, section 5, rule 4)."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 from app.oci.digests import Digest
@@ -38,11 +38,17 @@ class Needs(Protocol):
         ...
 
 
+Known = Callable[[Name, Digest], Collection[str] | None]
+"""What a manifest of a repository names, as far as it matters; None where that must be read."""
+
+
 class StoredNeeds:
     """Needs as the stored manifests tell them. What was read is remembered as long as this object lives."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, known: Known = lambda _name, _digest: None) -> None:
+        """`known` is asked first."""
         self._bucket = bucket
+        self._known = known
         self._names: Recent[Digest, frozenset[str]] = Recent(_REMEMBERED)
 
     async def named(self, name: Name, digests: Collection[Digest]) -> set[Digest]:
@@ -51,15 +57,15 @@ class StoredNeeds:
 
         async def names(key: str) -> list[Digest]:
             found = await self._read(name, keys.entry_of(key, 0))
-            return [wanted[text] for text in wanted.keys() & found]
+            return [wanted[text] for text in found if text in wanted]
 
         listed = [entry.key async for entry in every(self._bucket.driver, keys.manifests(name))]
         return {digest for answer in await side_by_side(names, listed) for digest in answer}
 
-    async def _read(self, name: Name, entry: Entry) -> frozenset[str]:
-        known = self._names.get(entry.digest)
-        if known is not None:
-            return known
+    async def _read(self, name: Name, entry: Entry) -> Collection[str]:
+        for known in (self._known(name, entry.digest), self._names.get(entry.digest)):
+            if known is not None:
+                return known
         try:
             found = frozenset(digests_named(await read_manifest(self._bucket, name, entry)))
         except NotFound:

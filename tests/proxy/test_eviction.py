@@ -627,8 +627,8 @@ async def test_a_transfer_that_ends_meanwhile_keeps_its_blob(
     clock.now += DAY
 
     async def stored_elsewhere() -> None:
-        await other.image(layer, name=B)
         await other.mount(layer, A, B)
+        await other.image(layer, name=B)
 
     recorded.before("put", keys.TOMBSTONES, stored_elsewhere)
     await cache.evict(1)
