@@ -17,7 +17,7 @@ from app.api.description import Site
 from app.api.exchange import Pace, Receive, Scope, Send
 from app.api.health import Readiness, health
 from app.api.imports import Imports
-from app.api.peer import PREFIX as PEER_PREFIX, PeerApi
+from app.api.peer import PeerApi
 from app.api.v2 import V2, Load, Rules
 from app.auth.access import Access
 from app.auth.authenticator import Authenticator
@@ -25,6 +25,7 @@ from app.auth.users import Users
 from app.errors import StartError
 from app.exports import export_routes
 from app.imports import create_importer, namespaces, open_watcher, own_names, taking
+from app.proxy.peers import PATH as PEER_PATH
 from app.proxy.pins import Pins
 from app.proxy.proxy import Proxy, open_proxy
 from app.proxy.routing import SealedRouting
@@ -80,7 +81,7 @@ class Service:
             await door.v2(scope, receive, send)
         elif path.startswith(ADMIN_PREFIX):
             await door.admin(scope, receive, send)
-        elif self._peers is not None and path.startswith(PEER_PREFIX):
+        elif self._peers is not None and path.startswith(self._peers.prefix):
             await self._peers(scope, receive, send)
         else:
             await self._site(scope, receive, send)
@@ -124,7 +125,7 @@ async def open_service(settings: Settings, log: Log) -> AsyncIterator[Service]:
         watcher = await open_watcher(settings, bucket, importer, log)
         if watcher is not None:
             await stack.enter_async_context(background(watcher.run()))
-        peers = PeerApi(proxy.shared, pace) if proxy else None
+        peers = PeerApi(PEER_PATH, proxy.shared, pace) if proxy else None
         yield Service(doors, peers, create_site(readiness, metrics), readiness)
 
 

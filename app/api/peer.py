@@ -2,14 +2,12 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Final, Protocol
+from typing import Protocol
 
 from app.api.exchange import ClientGone, Exchange, Pace, Receive, Scope, Send
 from app.api.ranges import parse_range
 from app.oci.digests import Digest, parse_digest
 from app.oci.errors import BlobUnknown, RegistryError, Unsupported
-
-PREFIX: Final = "/peer/blobs/"
 
 
 class Shared(Protocol):
@@ -32,9 +30,10 @@ Find = Callable[[str, Digest], Awaitable[Shared | None]]
 
 
 class PeerApi:
-    """An ASGI application for paths that begin with PREFIX. Errors say nothing but that the blob is not to be had here."""
+    """An ASGI application for `prefix` with a digest behind it. Errors say nothing but that the blob is not to be had here."""
 
-    def __init__(self, find: Find, pace: Pace) -> None:
+    def __init__(self, prefix: str, find: Find, pace: Pace) -> None:
+        self.prefix = prefix
         self._find = find
         self._pace = pace
 
@@ -51,7 +50,7 @@ class PeerApi:
     async def _serve(self, exchange: Exchange) -> None:
         if exchange.method not in ("GET", "HEAD"):
             raise Unsupported(headers={"Allow": "GET, HEAD"})
-        digest = parse_digest(exchange.scope["path"].removeprefix(PREFIX))
+        digest = parse_digest(exchange.scope["path"].removeprefix(self.prefix))
         token = (exchange.header(b"authorization") or "").removeprefix("Bearer ")
         transfer = await self._find(token, digest)
         size = None if transfer is None else await transfer.opened()
