@@ -31,6 +31,7 @@ SLOW = (
     "tests/setup/",
     "tests/upkeep/test_verify_disks.py",
     "tests/clients/test_adopt.py",
+    "tests/clients/test_import.py",
     "tests/clients/test_proxy_",
     "tests/clients/test_node_config.py",
 )

@@ -19,7 +19,7 @@ from tests.services.minio import free_port
 from tests.services.registry import PROGRAM, RegistryServer, filesystem_store, own_environment
 from tests.transfer.archives import docker_save, tar
 
-pytestmark = [pytest.mark.clients, pytest.mark.slow]
+pytestmark = pytest.mark.clients
 
 HUB: Final = "docker.io"
 
