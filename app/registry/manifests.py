@@ -16,7 +16,7 @@ from app.registry.failures import translated
 from app.registry.keys import Copy, Entry
 from app.registry.publishing import bind, first_linked, intent, linked, tombstoned, unbind
 from app.registry.stored import fetch_manifest, first_entry, read_manifest
-from storage import Fence, NotFound
+from storage import Fence, NotFound, StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +195,8 @@ class Manifests:
     async def _subject_of(self, entry: Entry) -> Digest | None:
         try:
             manifest = parse_manifest(await read_manifest(self._bucket, self._name, entry), entry.media_type)
-        except (ManifestInvalid, NotFound):
-            return None
+        except (ManifestInvalid, StorageError):
+            return None  # its bytes decayed: nobody sees a referrer's key whose manifest is gone
         return manifest.subject.digest if manifest.subject else None
 
 

@@ -57,7 +57,7 @@ class ReferrersOf:
         return Referrers(list(found.values()), None)
 
     async def _read(self, key: str) -> dict[str, Any] | None:
-        """The descriptor, or None when its manifest was never published or is deleted."""
+        """The descriptor, or None when its manifest was never published or is deleted, or the descriptor decayed."""
         body = self._bucket.referrers.get(key)
         try:
             if body is None:
@@ -67,7 +67,7 @@ class ReferrersOf:
             digest, nonce = keys.referring(key)
             entry = Entry(digest, nonce, descriptor["mediaType"], descriptor["size"])
             await self._bucket.driver.stat(keys.manifest(self._name, entry))
-        except NotFound:
+        except (NotFound, ValueError, TypeError, KeyError):
             return None
         return descriptor
 

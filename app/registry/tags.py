@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from app.oci.digests import Digest
-from app.oci.errors import Denied, ManifestUnknown, NameUnknown
+from app.oci.digests import parse_digest
+from app.oci.errors import Denied, DigestInvalid, ManifestUnknown, NameUnknown
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.registry import keys
@@ -187,9 +187,13 @@ async def exists(bucket: Bucket, name: Name, entry: Entry) -> bool:
 
 
 def parsed(body: bytes) -> tuple[Entry, float] | None:
-    """What a tag names, and when it was written; None for the empty object that a policy leaves in place of a tag."""
-    if not body:
+    """What a tag names, and when it was written.
+
+    None for the empty object that a policy leaves in place of a tag, and for one that decayed: as good as gone.
+    """
+    try:
+        fields: dict[str, Any] = json.loads(body) if body else {}
+        entry = Entry(parse_digest(fields["digest"]), str(fields["nonce"]), fields["mediaType"], fields["size"])
+        return entry, float(fields["time"])
+    except (ValueError, TypeError, KeyError, DigestInvalid):
         return None
-    fields: dict[str, Any] = json.loads(body)
-    entry = Entry(Digest(fields["digest"]), fields["nonce"], fields["mediaType"], fields["size"])
-    return entry, float(fields["time"])

@@ -259,6 +259,8 @@ class Mirror:
         if there == body or (there is not None and not self._moves_tags):
             return True
         written = tags.parsed(body)
+        if body and written is None:
+            return False  # it decayed: the copy keeps what it has
         if written is not None and not await self._published(keys.placed(key)[0], written[0]):
             return False
         await self._target.put(key, body)
