@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -25,6 +26,24 @@ __all__ = ["Reply", "Stream", "UpstreamClient"]
 
 _HUB_DIALLED: Final = "registry-1.docker.io"
 _NO_HEAD: Final = 405
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked for: `manifests/...`, `blobs/...` and the like of a repository, or of none."""
+
+    method: str
+    repository: str
+    tail: str
+    headers: Mapping[str, str]
+    query: Mapping[str, str] | None = None
+
+    @property
+    def of_manifest(self) -> bool:
+        return self.tail.startswith("manifests/")
+
+    def __str__(self) -> str:
+        return f"{self.repository}/{self.tail}"
 
 
 class _Refused(Exception):
@@ -96,7 +115,7 @@ class UpstreamClient:
 
         An upstream that knows no HEAD of manifests is asked with GET: then the body comes too.
         """
-        async with self._asked("HEAD", repository, tail, _accepting(accept)) as response:
+        async with self._asked(_Request("HEAD", repository, tail, _accepting(accept))) as response:
             if response.status == 200:
                 check_content(response, self._name)
                 return Reply(200, response.headers, b"")
@@ -119,7 +138,7 @@ class UpstreamClient:
         An empty `repository` means the registry itself, whose `tail` is `_catalog`.
         """
         headers = _accepting(accept) | ({} if etag is None else {"If-None-Match": etag})
-        async with self._asked("GET", repository, tail, headers, query) as response:
+        async with self._asked(_Request("GET", repository, tail, headers, query)) as response:
             if response.status == 304 and etag is not None:
                 return Reply(304, response.headers, b"")
             if response.status != 200:
@@ -137,7 +156,7 @@ class UpstreamClient:
         What breaks while it is read is not held against the upstream by the breaker: the next request will tell.
         """
         headers = {"Range": f"bytes={start}-"} if start > 0 else {}
-        async with self._opened("GET", repository, tail, headers) as response:
+        async with self._opened(_Request("GET", repository, tail, headers)) as response:
             try:
                 if response.status not in (200, 206):
                     raise Portal(f"{self._name} answered {response.status} to GET of a blob")
@@ -179,16 +198,9 @@ class UpstreamClient:
                 raise failure
 
     @asynccontextmanager
-    async def _asked(
-        self,
-        method: str,
-        repository: str,
-        tail: str,
-        headers: Mapping[str, str],
-        query: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _asked(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
         """`_opened` for an answer that is read inside: what goes wrong there counts as well."""
-        async with self._opened(method, repository, tail, headers, query) as response:
+        async with self._opened(request) as response:
             try:
                 yield response
             except UpstreamError as failure:
@@ -197,45 +209,37 @@ class UpstreamClient:
             self._breaker.succeeded()
 
     @asynccontextmanager
-    async def _opened(
-        self,
-        method: str,
-        repository: str,
-        tail: str,
-        headers: Mapping[str, str],
-        query: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _opened(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer at the end of all challenges and redirects, which is no refusal; refusals are counted here."""
         self._breaker.admit()
-        pull = method == "GET" and tail.startswith("manifests/")
+        pull = request.method == "GET" and request.of_manifest
         pause = self._rates.refuses(pull=pull)
         if pause is not None:
             raise RateLimited(f"{self._name} has had too many requests", retry_after=pause)
-        remote = self.remote(repository) if repository else ""
-        url = URL("/".join(part for part in (self._root, remote, tail) if part), encoded=True)
         async with AsyncExitStack() as stack:
             try:
-                response = await self._final(stack, method, remote, url.with_query(query) if query else url, headers)
-                if tail.startswith("manifests/"):
+                response = await self._final(stack, request)
+                if request.of_manifest:
                     self._rates.observe(response.headers)
-                no_head = method == "HEAD" and response.status == _NO_HEAD and tail.startswith("manifests/")
+                no_head = request.method == "HEAD" and response.status == _NO_HEAD and request.of_manifest
                 if response.status >= 400 and not no_head:
                     raise await self._refused(response)
             except _Refused as refused:
-                self._note(refused.failure, counts(refused.failure, refused.status), pull, f"{repository}/{tail}")
+                self._note(refused.failure, counts(refused.failure, refused.status), pull, str(request))
                 raise refused.failure from None
             except UpstreamError as failure:
-                self._note(failure, True, pull, f"{repository}/{tail}")
+                self._note(failure, True, pull, str(request))
                 raise
             yield response
 
-    async def _final(
-        self, stack: AsyncExitStack, method: str, remote: str, url: URL, headers: Mapping[str, str]
-    ) -> aiohttp.ClientResponse:
+    async def _final(self, stack: AsyncExitStack, request: _Request) -> aiohttp.ClientResponse:
         """The answer behind all redirects, open in `stack`. Raises UpstreamError, _Refused."""
-        ours = True
+        remote, ours = self.remote(request.repository) if request.repository else "", True
+        url = URL("/".join(part for part in (self._root, remote, request.tail) if part), encoded=True)
+        if request.query:
+            url = url.with_query(request.query)
         for _ in range(1 + MOST):
-            response = await self._authorized(stack, method, Place(url.origin(), remote, ours), url, headers)
+            response = await self._authorized(stack, request, Place(url.origin(), remote, ours), url)
             if response.status not in REDIRECTS:
                 return response
             url = next_address(url, response.headers.get("Location"), self._name)
@@ -245,13 +249,13 @@ class UpstreamClient:
         raise Portal(f"{self._name} redirects more than {MOST} times")
 
     async def _authorized(
-        self, stack: AsyncExitStack, method: str, place: Place, url: URL, headers: Mapping[str, str]
+        self, stack: AsyncExitStack, request: _Request, place: Place, url: URL
     ) -> aiohttp.ClientResponse:
         """The answer of one address, open in `stack`, once what it wants to see was sent and once renewed."""
         grant, renewed = await self._authorization.known(place), False
         while True:
-            authorized = headers if grant is None else {**headers, "Authorization": grant.header}
-            response = await stack.enter_async_context(self._transport.send(method, url, authorized))
+            headers = request.headers if grant is None else {**request.headers, "Authorization": grant.header}
+            response = await stack.enter_async_context(self._transport.send(request.method, url, headers))
             if response.status not in (401, 403):
                 return response
             challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
