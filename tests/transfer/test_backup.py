@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -212,6 +213,11 @@ class Churn:
         for thread in self._threads:
             thread.join()
 
+    def wait(self, pushed: int) -> None:
+        """Until so many images were pushed, or somebody failed."""
+        while self.pushed < pushed and not self.failures:
+            time.sleep(0.02)
+
     def _rounds(self, work: Callable[[int], None]) -> None:
         number = 0
         while not self._stop.is_set():
@@ -289,12 +295,12 @@ def test_a_live_bucket_is_backed_up_and_restored_into_an_empty_one(
     kept = pusher.index("kept/app", "v1", {"linux/amd64": [100_000], "linux/arm64": [50_000]})
     with Churn(pusher) as churn:
         for _ in range(4):
-            begun = churn.pushed
+            churn.wait(churn.pushed + 1)
             done = live.run("backup", "--to", str(copy), "--json")
             assert done.status == 0, done.stderr
             assert done.said["failed"] == 0
             assert _whole(copy) == []
-            assert churn.pushed > begun, "nothing was pushed while it was copied"
+        churn.wait(churn.pushed + 1)
     assert churn.failures == []
     assert live.run("backup", "--to", str(copy)).status == 0
     assert live.run("backup", "--to", str(copy), "--json").said["bytes"] == 0, "nothing is new"
