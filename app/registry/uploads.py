@@ -17,7 +17,7 @@ from app.registry.hashing import StreamHash, digest_of_stream
 from app.registry.keys import Copy
 from app.registry.publishing import adopt, bind, holding, usable
 from app.registry.sessions import Session
-from storage import Fence
+from storage import Fence, NotFound
 
 Body = AsyncIterator[bytes]
 
@@ -151,7 +151,20 @@ class Uploads:
             return await self._publish(session, digest, session.copy)
         copy = session.copy or (await self._publish(session, session.digest, None)).copy
         await self._verify(copy, digest)
-        return await self._publish(session, digest, copy)
+        return await self._bind_again(session, digest, copy)
+
+    async def _bind_again(self, session: Session, digest: Digest, copy: Copy) -> Blob:
+        """Links the bytes under a digest of another algorithm, and so under another name: a copy has one digest, by which a
+        collector finds all its links."""
+        fence = self._bucket.driver.fence()
+        sessions.demand_young(self._bucket, session)
+        new = Copy(keys.fresh(), copy.size)
+        try:
+            await self._bucket.driver.copy(keys.data(copy.uuid), keys.data(new.uuid))
+        except NotFound as exc:
+            raise BlobUploadUnknown("send the blob again") from exc
+        await bind(self._bucket, self._name, digest, new, fence)
+        return Blob(digest, new)
 
     async def _verify(self, copy: Copy, digest: Digest) -> None:
         """Reads a finished object back: its hash is not known here."""

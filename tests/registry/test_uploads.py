@@ -85,6 +85,18 @@ async def test_a_wrong_digest_is_refused_and_links_nothing(replica: Replica) -> 
     await uploads.finish(session, DIGEST, stream(), None)
 
 
+async def test_a_copy_has_one_digest(replica: Replica) -> None:
+    """A collector finds the links of a copy by its digest: bytes that get a second one get a second name."""
+    uploads = replica.repository().uploads
+    session = await uploads.append(uploads.begin("sha256"), stream(DATA), None)
+    digests = [digest_of(DATA), digest_of(DATA, "sha512")]
+    copies = [(await uploads.finish(session, digest, stream(), None)).copy for digest in digests]
+    assert copies[0] != copies[1]
+    for digest, copy in zip(digests, copies, strict=True):
+        assert [keys.copy_of(key) for key in await replica.keys(keys.links(HERE, digest))] == [copy]
+        assert await replica.read(digest) == DATA
+
+
 async def test_an_upload_begun_for_sha256_may_end_as_sha512(replica: Replica) -> None:
     uploads = replica.repository().uploads
     session = await uploads.append(uploads.begin("sha256"), stream(DATA), None)
