@@ -8,14 +8,21 @@ from typing import Any
 import pytest
 
 from tests.services.front import Front
+from tests.services.pushing import Pusher
 from tests.services.upstreams import Distribution, need_distribution
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    """A registry to pull from; tests use repositories of their own."""
+    """A registry to pull from, new for each file."""
     with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def pusher(upstream: Distribution) -> Pusher:
+    """Fills it."""
+    return upstream.pusher
 
 
 @pytest.fixture

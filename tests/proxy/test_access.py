@@ -13,7 +13,7 @@ from tests.proxy.pulling import UP, pulling, section, stored
 from tests.services.app import InProcess, Running
 from tests.services.client import Client, Image, digest_of
 from tests.services.front import Front
-from tests.services.upstreams import Distribution, need_distribution
+from tests.services.upstreams import Distribution
 
 
 def basic(user: str, password: str) -> str:
@@ -26,12 +26,6 @@ RULES = [
     {"users": ["maynot"], "repositories": ["team/**", "mine/**", "other.test/**"], "actions": ["pull", "push"]},
 ]
 LISTENERS = [{"port": 32001}, {"port": 32000, "read_only": True, "anonymous": "pull"}]
-
-
-@pytest.fixture(scope="module")
-def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,9 @@ from tests.services.front import Front, TokenService
 from tests.services.google import GoogleServices
 from tests.services.pushing import Pusher
 from tests.services.registry import RegistryServer, filesystem_store
-from tests.services.upstreams import Distribution, need_distribution
+from tests.services.upstreams import Distribution
 
 TAGGED = f"/v2/{UP}/team/app/manifests/1"
-
-
-@pytest.fixture(scope="module")
-def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

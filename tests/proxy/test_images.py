@@ -1,7 +1,7 @@
 """An image comes whole, with its signatures, and it is known what is missing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,22 +14,8 @@ from tests.proxy.pinning import Here, named, opened
 from tests.services.client import INDEX, MANIFEST, descriptor, digest_of, make_index
 from tests.services.front import Fault, Front
 from tests.services.pushing import Pusher
-from tests.services.upstreams import Distribution, need_distribution
 
 BOTH: Final = {"linux/amd64": [20_000], "linux/arm64": [30_000]}
-
-
-@pytest.fixture(scope="module")
-def pusher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pusher]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as found:
-        yield found.pusher
-
-
-@pytest.fixture
-def front(pusher: Pusher) -> Iterator[Front]:
-    parts = pusher._parts
-    with Front(f"http://{parts.netloc}") as found:
-        yield found
 
 
 @pytest.fixture

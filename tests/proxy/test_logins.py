@@ -16,18 +16,12 @@ from tests.services.client import Answer, Image, digest_of
 from tests.services.front import Fault, Front, TokenService
 from tests.services.pushing import Pusher
 from tests.services.registry import Credentials, RegistryServer, filesystem_store
-from tests.services.upstreams import Distribution, need_distribution
+from tests.services.upstreams import Distribution
 
 USER = Credentials("me", "correct-horse")
 TAGGED = f"/v2/{UP}/team/app/manifests/1"
 LARGE = 2_000_000
 CROWD = 50
-
-
-@pytest.fixture(scope="module")
-def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -27,15 +27,9 @@ from tests.services.client import (
     make_index,
 )
 from tests.services.front import Fault, Front, portal, refusal
-from tests.services.upstreams import Distribution, need_distribution
+from tests.services.upstreams import Distribution
 
 TAGGED = f"/v2/{UP}/team/app/manifests/1"
-
-
-@pytest.fixture(scope="module")
-def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

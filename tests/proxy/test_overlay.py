@@ -1,7 +1,7 @@
 """A plain name behind which both a local repository and an upstream's may stand."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,22 +14,10 @@ from tests.services.clients import Client as Program, find_program
 from tests.services.front import Front
 from tests.services.images import write_index
 from tests.services.registry import RegistryServer, filesystem_store
-from tests.services.upstreams import Distribution, need_distribution
+from tests.services.upstreams import Distribution
 
 READING, WRITING = 32000, 32001
 LISTENERS = [{"port": WRITING}, {"port": READING, "read_only": True, "anonymous": "pull"}]
-
-
-@pytest.fixture(scope="module")
-def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
-        yield server
-
-
-@pytest.fixture
-def front(upstream: Distribution) -> Iterator[Front]:
-    with Front(upstream.url) as front:
-        yield front
 
 
 @pytest.fixture

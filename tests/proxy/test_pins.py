@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -31,21 +31,8 @@ from tests.services.client import digest_of
 from tests.services.front import Fault, Front
 from tests.services.minio import free_port
 from tests.services.pushing import Pusher
-from tests.services.upstreams import Distribution, need_distribution
 
 OWN = own_platform()
-
-
-@pytest.fixture(scope="module")
-def pusher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pusher]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as found:
-        yield found.pusher
-
-
-@pytest.fixture
-def front(pusher: Pusher) -> Iterator[Front]:
-    with Front(f"http://{pusher._parts.netloc}") as found:
-        yield found
 
 
 @pytest.fixture

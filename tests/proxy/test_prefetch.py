@@ -14,15 +14,9 @@ from tests.services.app import Running
 from tests.services.client import Image, digest_of, noise
 from tests.services.front import Fault, Front, HubLimit, refusal
 from tests.services.pushing import Index
-from tests.services.upstreams import Distribution, need_distribution
+from tests.services.upstreams import Distribution
 
 TAGGED = f"/v2/{UP}/team/app/manifests/1"
-
-
-@pytest.fixture(scope="module")
-def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,9 @@ from tests.proxy.pulling import UP, pulling, section, upstream_of
 from tests.services.app import Running
 from tests.services.client import INDEX, Image, digest_of
 from tests.services.front import Fault, Front, HubLimit, refusal
-from tests.services.upstreams import Distribution, need_distribution
+from tests.services.upstreams import Distribution
 
 RESERVE = 10
-
-
-@pytest.fixture(scope="module")
-def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,12 @@ from tests.proxy.pulling import UP, pulling, section
 from tests.services.client import Image, digest_of
 from tests.services.front import Fault, Front, TokenService, redirect
 from tests.services.registry import Credentials
-from tests.services.upstreams import Distribution, need_distribution
+from tests.services.upstreams import Distribution
 
 USER = Credentials("me", "correct-horse")
 BLOBS = "/v2/*/blobs/*"
 TAGGED = f"/v2/{UP}/team/app/manifests/1"
 SIZE = 1_000_000
-
-
-@pytest.fixture(scope="module")
-def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -24,12 +24,6 @@ def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def front(upstream: Distribution) -> Iterator[Front]:
-    with Front(upstream.url) as front:
-        yield front
-
-
-@pytest.fixture
 async def service(front: Front, tmp_path: Path) -> AsyncIterator[Running]:
     """Three names for one upstream, and an own name."""
     upstreams = [

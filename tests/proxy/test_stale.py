@@ -15,16 +15,10 @@ from tests.services.app import Running
 from tests.services.client import Answer, Image, digest_of
 from tests.services.front import Front, portal, refusal
 from tests.services.pushing import Index
-from tests.services.upstreams import Distribution, need_distribution
+from tests.services.upstreams import Distribution
 
 TAGGED = f"/v2/{UP}/team/app/manifests/1"
 UNKNOWN = f"/v2/{UP}/team/app/manifests/unknown"
-
-
-@pytest.fixture(scope="module")
-def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -26,12 +26,6 @@ def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield server
 
 
-@pytest.fixture
-def front(upstream: Distribution) -> Iterator[Front]:
-    with Front(upstream.url) as front:
-        yield front
-
-
 def following(answer: Answer) -> str | None:
     """Where the next page is."""
     link = answer.header("link")

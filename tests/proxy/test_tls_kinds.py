@@ -19,17 +19,11 @@ from tests.services.app import Running
 from tests.services.client import Image, digest_of
 from tests.services.clients import find_program
 from tests.services.nginx import Nginx, make_client_certificate
-from tests.services.upstreams import Distribution, need_distribution
+from tests.services.upstreams import Distribution
 
 pytestmark = pytest.mark.clients
 
 TAGGED = f"/v2/{UP}/team/app/manifests/1"
-
-
-@pytest.fixture(scope="module")
-def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribution]:
-    with Distribution(need_distribution(request), tmp_path_factory.mktemp("upstream")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
