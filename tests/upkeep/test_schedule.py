@@ -1,0 +1,138 @@
+"""Servers collect once an interval, whichever comes first, and say what they did."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from app.registry import keys
+from app.registry.leases import Leases
+from app.telemetry.upkeep import UpkeepMetrics
+from app.upkeep import reports
+from app.upkeep.schedule import Schedule
+from app.upkeep.settings import UpkeepSettings
+from storage import Capabilities
+from storage.memory import MemoryDriver
+from tests.registry.recorded import Recorded
+from tests.upkeep.yard import HOUR, Yard
+
+Line = tuple[str, Mapping[str, Any]]
+
+
+class Server:
+    """One replica's schedule. `log` is what it noted."""
+
+    def __init__(self, at: Yard, interval: float = 24 * HOUR) -> None:
+        self.log: asyncio.Queue[Line] = asyncio.Queue()
+        self.collector = CollectorRegistry()
+        self.leases = Leases(at.driver, supported=True)
+        settings = UpkeepSettings(interval=interval, max_share=1)
+        metrics = UpkeepMetrics(self.collector)
+        self.schedule = Schedule(at.bucket, settings, self.leases, metrics, lambda *line: self.log.put_nowait(line))
+        self.interval = interval
+
+    async def turn(self) -> None:
+        """One look, as a process that then ends."""
+        try:
+            await self.schedule._turn(self.interval)
+        finally:
+            await self.schedule._garbage.close()
+
+    def metrics(self) -> dict[str, float]:
+        """Each sample's name with its labels, and its value."""
+        lines = [line for line in generate_latest(self.collector).decode().splitlines() if not line.startswith("#")]
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+
+async def collections(at: Yard) -> int:
+    return len(await at.keys(keys.reports(reports.KIND)))
+
+
+async def test_one_replica_collects_once_an_interval(here: Yard, other: Yard) -> None:
+    servers = [Server(here), Server(other)]
+    for expected in (1, 1, 2, 2, 3):
+        await asyncio.gather(*(server.turn() for server in servers))
+        assert await collections(here) == expected
+        await here.pass_(13 * HOUR)
+
+
+async def test_who_finds_another_collecting_leaves_it_to_them(here: Yard, other: Yard) -> None:
+    lease = await Leases(other.driver, supported=True).take(f"{keys.LEASES}garbage", {})
+    async with lease:  # type: ignore[union-attr]
+        await Server(here).turn()
+        assert await collections(here) == 0
+    await Server(here).turn()
+    assert await collections(here) == 1
+
+
+async def test_what_it_did_is_logged_and_counted(here: Yard) -> None:
+    await here.push(b"garbage")
+    await here.pass_(49 * HOUR)
+    server = Server(here)
+    await server.turn()
+    event, fields = server.log.get_nowait()
+    assert (event, fields["state"], fields["freed"], fields["copies"]) == ("garbage collected", "done", 7, 1)
+    assert "error" not in fields
+    found = server.metrics()
+    assert found['edge_registry_gc_collections_total{state="done"}'] == 1
+    assert found["edge_registry_gc_freed_bytes_total"] == 7
+    assert found['edge_registry_gc_objects_total{kind="copies"}'] == 1
+    assert found["edge_registry_gc_last_end_seconds"] > 1_700_000_000
+    assert found["edge_registry_gc_last_duration_seconds"] > 0
+
+
+async def test_why_it_was_stopped_is_logged(here: Yard) -> None:
+    await here.driver.put(f"{keys.manifests(keys.Name('x'))}sha256/{'0' * 64}/n.t", b"?")
+    server = Server(here)
+    await server.turn()
+    _, fields = server.log.get_nowait()
+    assert fields["state"] == "stopped"
+    assert "cannot be read" in fields["error"]
+    assert server.metrics()["edge_registry_gc_last_end_seconds"] == 0
+
+
+async def test_it_runs_by_itself_until_it_is_cancelled(here: Yard) -> None:
+    server = Server(here, interval=0.05)
+    running = asyncio.create_task(server.schedule.run())
+    for _ in range(2):
+        await here.pass_(1)
+        await asyncio.wait_for(server.log.get(), 10)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_a_store_that_fails_ends_a_turn_and_not_the_schedule(here: Yard, recorded: Recorded) -> None:
+    server = Server(here, interval=0.05)
+
+    async def fail() -> None:
+        from storage import Unavailable
+
+        raise Unavailable("the store does not answer")
+
+    recorded.before("list", keys.REPORTS, fail)
+    running = asyncio.create_task(server.schedule.run())
+    assert (await asyncio.wait_for(server.log.get(), 10))[0] == "collection of garbage failed"
+    assert (await asyncio.wait_for(server.log.get(), 10))[0] == "garbage collected"
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.parametrize("off", ["interval", "fences"])
+async def test_where_it_is_off_nothing_runs(here: Yard, off: str) -> None:
+    if off == "fences":
+        here.bucket.capabilities = Capabilities(fences=False)
+    server = Server(here, interval=0 if off == "interval" else 0.01)
+    await asyncio.wait_for(server.schedule.run(), 5)
+    assert await collections(here) == 0
+
+
+async def test_without_conditional_writes_two_may_collect_at_once(shelf: MemoryDriver, here: Yard, other: Yard) -> None:
+    servers = [Server(here), Server(other)]
+    for server, at in zip(servers, (here, other), strict=True):
+        server.schedule._leases = Leases(at.driver, supported=False)
+    await asyncio.gather(*(server.turn() for server in servers))
+    assert await collections(here) in (1, 2)
