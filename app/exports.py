@@ -5,7 +5,7 @@ from app.api.exports import Exports
 from app.proxy.namespace import Namespace
 from app.registry.bucket import Bucket
 from app.settings import Settings
-from app.transfer.exporting import Exporter
+from app.transfer.exports.exporting import Exporter
 
 
 def create_exporter(settings: Settings, bucket: Bucket) -> Exporter:

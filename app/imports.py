@@ -11,8 +11,8 @@ from app.proxy.namespace import Namespace
 from app.registry.bucket import Bucket
 from app.settings import Settings
 from app.telemetry.logs import Log
-from app.transfer.importing import Imported, Importer, Wish
-from app.transfer.watching import Watcher
+from app.transfer.imports.importing import Imported, Importer, Wish
+from app.transfer.imports.watching import Watcher
 
 
 def create_importer(settings: Settings, bucket: Bucket) -> Importer:

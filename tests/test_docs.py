@@ -25,7 +25,7 @@ PAGES: Final = sorted(
     for pattern in ("*.md", "app/**/*.md", "storage/*.md", "tests/*.md", "scripts/*.md", "bench/*.md", "k8s/**/*.md")
     for path in ROOT.glob(pattern)
 )
-ROOMS: Final = [ROOT / "app", *sorted(path.parent for path in ROOT.glob("app/*/__init__.py"))]
+ROOMS: Final = [ROOT / "app", *sorted(path.parent for path in ROOT.glob("app/**/*/__init__.py"))]
 
 
 def settings() -> Iterator[tuple[str, Any, str]]:
@@ -109,7 +109,7 @@ def test_every_command_has_a_manual() -> None:
     assert [path for path, text in found if not text] == []
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=[room.name for room in ROOMS])
+@pytest.mark.parametrize("room", ROOMS, ids=[str(room.relative_to(ROOT)) for room in ROOMS])
 def test_every_room_has_a_page_that_names_its_files(room: Path) -> None:
     named = re.findall(r"`([\w*]+\.py)`", (room / "README.md").read_text())
     # Every room has a `settings.py`, and it is the same everywhere.

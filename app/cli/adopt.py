@@ -12,7 +12,7 @@ from app.errors import StartError
 from app.quantities import size_text
 
 if TYPE_CHECKING:
-    from app.transfer.adoption_report import Report
+    from app.transfer.adoption.report import Report
 
 
 def adopt(
@@ -61,8 +61,8 @@ def adopt(
 
 
 async def _run(opened: Opened, root: str, names: str, *, prune: bool, dry: bool) -> tuple["Report", bool]:
-    from app.transfer.adoption import Adoption
-    from app.transfer.distribution_layout import Layout, parse_names, parse_root
+    from app.transfer.adoption.adoption import Adoption
+    from app.transfer.adoption.layout import Layout, parse_names, parse_root
 
     layout = Layout(opened.bucket.driver, parse_root(root), parse_names(names))
     if not await layout.exists():

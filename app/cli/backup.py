@@ -18,7 +18,7 @@ from app.quantities import size_text
 
 if TYPE_CHECKING:
     from app.settings import Settings
-    from app.transfer.mirroring import Mirror, Mirrored
+    from app.transfer.backup.mirroring import Mirror, Mirrored
     from storage import Driver
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -48,7 +48,7 @@ def backup(
     """
 
     async def work(opened: Opened) -> bool:
-        from app.transfer.mirroring import Mirror
+        from app.transfer.backup.mirroring import Mirror
 
         async with _opened(_named(opened.settings, to, to_config, "--to")) as copy:
             mirror = Mirror(opened.bucket.driver, copy, _told)
@@ -81,7 +81,7 @@ def restore(
 
     async def work(opened: Opened) -> bool:
         from app.registry import keys
-        from app.transfer.mirroring import Mirror
+        from app.transfer.backup.mirroring import Mirror
 
         driver = opened.bucket.driver
         if not again and (await driver.list(keys.REPOSITORIES, limit=1)).entries:

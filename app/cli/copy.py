@@ -15,7 +15,7 @@ from app.errors import StartError
 from app.oci.errors import RegistryError
 
 if TYPE_CHECKING:
-    from app.transfer.selection import Selection
+    from app.transfer.copying.selection import Selection
 
 _PLATFORM: Final = re.compile(r"all|[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
 
@@ -107,7 +107,7 @@ def copy(  # noqa: PLR0913  (options)
     _demand_whole(wanted, username, password_file, cert, key)
     from pydantic import SecretStr
 
-    from app.transfer.dialling import Options
+    from app.transfer.copying.dialling import Options
 
     dialling = Options(
         username=username,
@@ -125,7 +125,7 @@ def copy(  # noqa: PLR0913  (options)
 
     async def work(opened: Opened) -> bool:
         from app.cli.copying import run
-        from app.transfer.copied_image import Rules
+        from app.transfer.copying.image import Rules
 
         rules = Rules(platforms, referrers=not no_referrers, dry=dry_run)
         return await run(opened, wanted, rules, dialling, to=to, as_name=as_name, as_json=as_json)
@@ -136,7 +136,7 @@ def copy(  # noqa: PLR0913  (options)
 
 def _selections(texts: Sequence[str]) -> "list[Selection]":
     """Refuses all where one is wrong, with a line for each that is. Raises StartError."""
-    from app.transfer.selection import parse_selection
+    from app.transfer.copying.selection import parse_selection
 
     if not texts:
         raise StartError("name a source, or a list of them with --file")

@@ -18,10 +18,10 @@ from app.proxy.errors import UpstreamError
 from app.proxy.settings import names_of
 from app.quantities import size_text
 from app.settings import Settings
-from app.transfer.copied_image import Count, Image, Rules
-from app.transfer.copying import Copying, Outcome
-from app.transfer.dialling import Options, dialled
-from app.transfer.selection import Selection
+from app.transfer.copying.copying import Copying, Outcome
+from app.transfer.copying.dialling import Options, dialled
+from app.transfer.copying.image import Count, Image, Rules
+from app.transfer.copying.selection import Selection
 
 
 async def run(

@@ -19,8 +19,8 @@ from app.quantities import size_text
 
 if TYPE_CHECKING:
     from app.oci.digests import Digest
-    from app.transfer.exporting import Export, Exporter, Wish
-    from app.transfer.targets import Written
+    from app.transfer.exports.exporting import Export, Exporter, Wish
+    from app.transfer.exports.targets import Written
 
 _PLATFORM: Final = re.compile(r"all|[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
 _FORMATS: Final = ("combined", "oci", "docker", "oci-dir")
@@ -119,7 +119,7 @@ def export(  # noqa: PLR0913  (options)
 
     async def work(opened: Opened) -> None:
         from app.exports import create_exporter
-        from app.transfer.exporting import Format, Wish
+        from app.transfer.exports.exporting import Format, Wish
 
         wish = Wish(wanted, Format(where.form), platforms, referrers=referrers, have=known, host=host)
         await _export(create_exporter(opened.settings, opened.bucket), wish, where, as_json)
@@ -143,7 +143,7 @@ async def _export(exporter: "Exporter", wish: "Wish", target: Target, as_json: b
 
 
 async def _write(prepared: "Export", target: Target) -> "Written":
-    from app.transfer.targets import Pouring, Written, write_file, write_folder
+    from app.transfer.exports.targets import Pouring, Written, write_file, write_folder
 
     with watching("writing") as bars:
         bar = bars.begin(str(target.path or "standard output"))
@@ -198,7 +198,7 @@ def _summary(document: Any) -> str:
 def _write_inventory(target: str, config: Path | None) -> None:
     async def work(opened: Opened) -> None:
         from app.exports import create_exporter
-        from app.transfer.targets import Pouring, write_text
+        from app.transfer.exports.targets import Pouring, write_text
 
         lines = create_exporter(opened.settings, opened.bucket).inventory()
         if target == _STREAM:
@@ -213,7 +213,7 @@ def _held(files: Sequence[str]) -> "set[Digest]":
     """What the other side has. Raises StartError."""
     if not files:
         return set()
-    from app.transfer.inventory import held
+    from app.transfer.exports.inventory import held
 
     found: set[Digest] = set()
     for file in files:

@@ -21,7 +21,7 @@ from app.oci.errors import RegistryError
 from app.quantities import size_text
 
 if TYPE_CHECKING:
-    from app.transfer.importing import Imported, Importer, Wish
+    from app.transfer.imports.importing import Imported, Importer, Wish
 
 _PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
 _STREAM: Final = "-"
@@ -76,7 +76,7 @@ def import_(
 
     The exit status is 1 where any image was not imported; the others were.
     """
-    from app.transfer.importing import Wish
+    from app.transfer.imports.importing import Wish
 
     wish = Wish(name, prefix, keep_host, list(_platforms(platform or [])), dry_run, by="import")
     wanted = list(_expanded(named(paths, file)))
@@ -179,7 +179,7 @@ async def _stdin(show: Any) -> AsyncIterator[bytes]:
 
 def _expanded(given: Sequence[str]) -> Iterator[str]:
     """Every archive that is meant. Raises StartError where something means none."""
-    from app.transfer.watching import archives, is_layout
+    from app.transfer.imports.watching import archives, is_layout
 
     if not given:
         raise StartError("name an archive, a folder of them, or - for standard input")

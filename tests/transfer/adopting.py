@@ -6,9 +6,9 @@ from typing import Any
 
 from app.registry.bucket import Bucket
 from app.registry.settings import RegistrySettings
-from app.transfer.adoption import Adoption
-from app.transfer.adoption_report import Report
-from app.transfer.distribution_layout import Layout
+from app.transfer.adoption.adoption import Adoption
+from app.transfer.adoption.layout import Layout
+from app.transfer.adoption.report import Report
 from storage import Capabilities, Driver
 from storage.memory import MemoryDriver
 from tests.services.client import Image, digest_of, make_image

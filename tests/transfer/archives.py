@@ -19,7 +19,7 @@ from app.proxy.settings import UpstreamSettings
 from app.registry.bucket import Bucket
 from app.registry.registry import Registry
 from app.registry.settings import RegistrySettings
-from app.transfer.importing import Imported, Importer, Wish
+from app.transfer.imports.importing import Imported, Importer, Wish
 from app.transfer.settings import TransferSettings
 from storage import Capabilities, Driver
 from storage.memory import MemoryDriver

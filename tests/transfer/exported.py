@@ -17,7 +17,7 @@ from app.proxy.settings import UpstreamSettings
 from app.registry.bucket import Bucket
 from app.registry.registry import Registry
 from app.registry.settings import RegistrySettings
-from app.transfer.exporting import Export, Exporter, Format, Wish
+from app.transfer.exports.exporting import Export, Exporter, Format, Wish
 from storage import Capabilities, Driver
 from storage.memory import MemoryDriver
 

@@ -12,7 +12,7 @@ from app.oci.names import Name
 from app.oci.references import Tag
 from app.registry import keys
 from app.registry.registry import Repository
-from app.transfer.distribution_layout import parse_names, parse_root
+from app.transfer.adoption.layout import parse_names, parse_root
 from storage import Reader
 from storage.memory import MemoryDriver
 from tests.registry.conftest import stream

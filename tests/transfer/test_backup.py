@@ -22,7 +22,7 @@ from app.registry.bucket import Bucket
 from app.registry.listing import every
 from app.registry.registry import Repository
 from app.registry.settings import RegistrySettings
-from app.transfer.mirroring import Mirror
+from app.transfer.backup.mirroring import Mirror
 from storage import Driver
 from storage.filesystem import FilesystemDriver
 from storage.memory import MemoryDriver

@@ -19,10 +19,10 @@ from app.proxy.pins import own_platform
 from app.registry import keys
 from app.registry.publishing import first_linked
 from app.registry.registry import Registry
-from app.transfer.contents import DELTA, IMAGE_NAME, NAME, REF_NAME
-from app.transfer.exporting import Format
-from app.transfer.inventory import held, inventory
-from app.transfer.tarball import Member, Tarball
+from app.transfer.exports.contents import DELTA, IMAGE_NAME, NAME, REF_NAME
+from app.transfer.exports.exporting import Format
+from app.transfer.exports.inventory import held, inventory
+from app.transfer.exports.tarball import Member, Tarball
 from storage import Corrupt
 from tests.transfer.exported import Shelf, described, inventory_file
 

@@ -16,9 +16,9 @@ import pytest
 from app.errors import StartError
 from app.oci.digests import digest_of
 from app.oci.manifests import OCI_MANIFEST
-from app.transfer.contents import DELTA, IMAGE_NAME, REF_NAME
-from app.transfer.exporting import Format
-from app.transfer.targets import Pouring, Written, write_file, write_folder, write_text
+from app.transfer.exports.contents import DELTA, IMAGE_NAME, REF_NAME
+from app.transfer.exports.exporting import Format
+from app.transfer.exports.targets import Pouring, Written, write_file, write_folder, write_text
 from storage import Corrupt
 from storage.filesystem import FilesystemDriver
 from tests.transfer.exported import Shelf, described

@@ -14,7 +14,7 @@ from app.oci.manifests import DOCKER_MANIFEST
 from app.oci.names import Name
 from app.registry.uploads import SHARED_FROM
 from app.transfer.errors import ArchiveRefused
-from app.transfer.importing import Wish
+from app.transfer.imports.importing import Wish
 from storage.errors import Unavailable as StoreAway
 from storage.memory import MemoryDriver
 from tests.services.app import Watched

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from app.oci.errors import RegistryError
 from app.transfer.errors import ArchiveRefused, CutShort
-from app.transfer.importing import Wish
-from app.transfer.tar_reader import MEMBERS
+from app.transfer.imports.importing import Wish
+from app.transfer.imports.tar_reader import MEMBERS
 from tests.services.client import INDEX, MANIFEST, descriptor, digest_of, encode, make_index
 from tests.transfer.archives import (
     END,

@@ -5,8 +5,8 @@ import pytest
 from app.oci.errors import RegistryError
 from app.proxy.namespace import Namespace
 from app.proxy.settings import UpstreamSettings
-from app.transfer.listed import Listed
-from app.transfer.naming import Naming
+from app.transfer.imports.listed import Listed
+from app.transfer.imports.naming import Naming
 
 UPSTREAMS = [
     Namespace(UpstreamSettings(name="docker.io", url="https://registry-1.docker.io")),

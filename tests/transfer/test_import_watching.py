@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.transfer.watching import Watcher, archives
+from app.transfer.imports.watching import Watcher, archives
 from storage.errors import Unavailable
 from storage.memory import MemoryDriver
 from tests.services.app import Watched

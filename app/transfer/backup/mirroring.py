@@ -24,7 +24,7 @@ from app.registry import keys, tags
 from app.registry.hashing import StreamHash
 from app.registry.keys import Copy, Entry
 from app.registry.listing import every
-from app.transfer.merged import merged
+from app.transfer.backup.merged import merged
 from storage import Driver, NotFound, StorageError
 
 _AT_ONCE: Final = 16

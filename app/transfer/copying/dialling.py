@@ -19,8 +19,8 @@ from app.proxy.credentials.static import Password
 from app.proxy.errors import Unreachable, UpstreamError
 from app.proxy.settings import HUB, UpstreamSettings, names_of
 from app.proxy.upstreams import Report
-from app.transfer.logins import logins_of, own_logins
-from app.transfer.source import Source, open_source
+from app.transfer.copying.logins import logins_of, own_logins
+from app.transfer.copying.source import Source, open_source
 
 _UNTRUSTED: Final = "cannot be trusted"
 """What the transport says of certificates."""

@@ -16,16 +16,16 @@ from app.registry.bucket import Bucket, side_by_side
 from app.registry.failures import translated
 from app.registry.manifests import Manifests
 from app.registry.publishing import first_linked, holding, usable
-from app.transfer.archive import Archive, Progress, Streamed, open_archive
-from app.transfer.docker_archive import LIST, DockerArchive
 from app.transfer.errors import ArchiveRefused
-from app.transfer.layout import INDEX, Layout
-from app.transfer.listed import Contents, Listed
-from app.transfer.naming import Called, Naming
-from app.transfer.outline import Held, Outline, outlined
+from app.transfer.imports.archive import Archive, Progress, Streamed, open_archive
+from app.transfer.imports.docker_archive import LIST, DockerArchive
+from app.transfer.imports.layout import INDEX, Layout
+from app.transfer.imports.listed import Contents, Listed
+from app.transfer.imports.naming import Called, Naming
+from app.transfer.imports.outline import Held, Outline, outlined
+from app.transfer.imports.stash import Stash
+from app.transfer.imports.streams import Chunks
 from app.transfer.settings import TransferSettings
-from app.transfer.stash import Stash
-from app.transfer.streams import Chunks
 
 _ENDS_ALL: Final = (Unavailable, StoreFull)
 """What is wrong with the store is wrong for every image."""

@@ -10,9 +10,9 @@ from app.registry import keys, tags
 from app.registry.bucket import Bucket
 from app.registry.stored import first_entry
 from app.registry.tags import Written
-from app.transfer.adopted_manifests import AdoptedManifests
-from app.transfer.adoption_report import Report
-from app.transfer.distribution_layout import Garbled, Kind, Layout, Link
+from app.transfer.adoption.layout import Garbled, Kind, Layout, Link
+from app.transfer.adoption.manifests import AdoptedManifests
+from app.transfer.adoption.report import Report
 from storage import NotFound
 
 _PRUNED = "pruned"

@@ -11,7 +11,7 @@ from app.proxy.images import choose
 from app.registry.bucket import Bucket
 from app.registry.failures import translated
 from app.registry.stored import first_entry, read_manifest
-from app.transfer.gathering import Image
+from app.transfer.exports.gathering import Image
 
 _CONFIGS: Final = frozenset(
     {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from app.oci.descriptors import Descriptor
 from app.oci.digests import Digest
-from app.transfer.stash import Kept
+from app.transfer.imports.stash import Kept
 
 
 @dataclass(frozen=True, slots=True)

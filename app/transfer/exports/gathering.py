@@ -20,7 +20,7 @@ from app.registry.keys import Copy, Entry
 from app.registry.publishing import first_linked
 from app.registry.referrers import ReferrersOf
 from app.registry.stored import first_entry, read_manifest
-from app.transfer.choosing import Chosen
+from app.transfer.exports.choosing import Chosen
 from storage import NotFound
 
 _DEPTH: Final = 8

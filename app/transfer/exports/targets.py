@@ -16,8 +16,8 @@ from typing import IO, Any, Final
 
 from app.errors import StartError
 from app.oci.digests import algorithm_of, new_hash
-from app.transfer.contents import IMAGE_NAME, NAME, REF_NAME, distinct
-from app.transfer.tarball import Member, Progress
+from app.transfer.exports.contents import IMAGE_NAME, NAME, REF_NAME, distinct
+from app.transfer.exports.tarball import Member, Progress
 
 _BATCH: Final = 1 << 20
 _GZIP: Final = 31

@@ -17,11 +17,11 @@ from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.failures import translated
 from app.registry.listing import every
-from app.transfer.adopted_blobs import AdoptedBlobs
-from app.transfer.adopted_manifests import AdoptedManifests
-from app.transfer.adopted_tags import AdoptedTags
-from app.transfer.adoption_report import Report
-from app.transfer.distribution_layout import Kind, Layout, Link, order
+from app.transfer.adoption.blobs import AdoptedBlobs
+from app.transfer.adoption.layout import Kind, Layout, Link, order
+from app.transfer.adoption.manifests import AdoptedManifests
+from app.transfer.adoption.report import Report
+from app.transfer.adoption.tags import AdoptedTags
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from app.registry.hashing import digest_of_stream
 from app.registry.keys import Copy
 from app.registry.listing import every
 from app.registry.publishing import bind, intent, tombstoned, unbind
-from app.transfer.adoption_report import Report
-from app.transfer.distribution_layout import Garbled, Kind, Layout, Link
+from app.transfer.adoption.layout import Garbled, Kind, Layout, Link
+from app.transfer.adoption.report import Report
 from storage import Entry, Fence, NotFound
 
 _REMEMBERED: Final = 100_000

@@ -18,10 +18,10 @@ from app.registry.failures import translated
 from app.registry.keys import Entry
 from app.registry.manifests import Manifests
 from app.registry.publishing import first_linked
-from app.transfer.choosing import Chosen
-from app.transfer.gathering import Image, Part, Referrer
-from app.transfer.loadable import Loadable, ending
-from app.transfer.tarball import Member
+from app.transfer.exports.choosing import Chosen
+from app.transfer.exports.gathering import Image, Part, Referrer
+from app.transfer.exports.loadable import Loadable, ending
+from app.transfer.exports.tarball import Member
 
 IMAGE_NAME: Final = "io.containerd.image.name"
 REF_NAME: Final = "org.opencontainers.image.ref.name"

@@ -15,8 +15,8 @@ from app.proxy.errors import Missing, Portal
 from app.proxy.images import choose
 from app.registry.bucket import side_by_side
 from app.registry.registry import Repository
-from app.transfer.copied_blobs import CopiedBlobs
-from app.transfer.source import Fetched, Source
+from app.transfer.copying.blobs import CopiedBlobs
+from app.transfer.copying.source import Fetched, Source
 
 DEPTH: Final = 8
 """Levels of indexes, and of signatures of signatures, that are followed."""

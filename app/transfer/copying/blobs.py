@@ -26,7 +26,7 @@ from app.registry.failures import translated
 from app.registry.publishing import holding, usable
 from app.registry.registry import Repository
 from app.registry.sessions import Session
-from app.transfer.source import Source
+from app.transfer.copying.source import Source
 from storage import NotFound
 
 PIECE: Final = 16 << 20

@@ -22,7 +22,7 @@ from app.oci.manifests import (
 )
 from app.proxy.images import EVERY, choose
 from app.transfer.errors import ArchiveRefused
-from app.transfer.listed import Contents
+from app.transfer.imports.listed import Contents
 
 _DEPTH: Final = 8
 _MANIFESTS: Final = 10_000

@@ -13,12 +13,12 @@ from app.proxy.images import EVERY
 from app.proxy.namespace import Namespace
 from app.proxy.pins import own_platform
 from app.registry.bucket import Bucket
-from app.transfer.choosing import Choosing, May
-from app.transfer.contents import Contents, Format, contents
-from app.transfer.gathering import Gathering, Image
-from app.transfer.inventory import held, inventory
-from app.transfer.loadable import Loadable, loadable
-from app.transfer.tarball import Tarball
+from app.transfer.exports.choosing import Choosing, May
+from app.transfer.exports.contents import Contents, Format, contents
+from app.transfer.exports.gathering import Gathering, Image
+from app.transfer.exports.inventory import held, inventory
+from app.transfer.exports.loadable import Loadable, loadable
+from app.transfer.exports.tarball import Tarball
 
 __all__ = ["Export", "Exporter", "Format", "Wish"]
 

@@ -15,7 +15,7 @@ from app.oci.references import Tag, parse_tag
 from app.proxy.namespace import Namespace
 from app.proxy.settings import HUB
 from app.transfer.errors import ArchiveRefused, shown
-from app.transfer.listed import Listed
+from app.transfer.imports.listed import Listed
 
 _HUB: Final = "docker.io"
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})

@@ -14,7 +14,7 @@ from app.oci.errors import DigestInvalid
 from app.registry import keys
 from app.registry.bucket import Bucket
 from app.registry.listing import every
-from app.transfer.choosing import May
+from app.transfer.exports.choosing import May
 
 HEADER: Final = "# edge-registry inventory 1"
 _BLOBS: Final = "blobs/"

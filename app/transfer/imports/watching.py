@@ -21,7 +21,7 @@ from app.registry import keys
 from app.registry.bucket import Bucket
 from app.registry.leases import Leases, Other
 from app.transfer.errors import CutShort
-from app.transfer.importing import Imported, Importer, Wish
+from app.transfer.imports.importing import Imported, Importer, Wish
 from storage import NotFound, StorageError
 
 ENDINGS: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")

@@ -14,9 +14,9 @@ from typing import Final, Protocol
 from app.oci.digests import Digest, algorithm_of, digest_of
 from app.oci.manifests import MAX_BYTES
 from app.transfer.errors import ArchiveRefused, CutShort, shown
-from app.transfer.stash import Kept, Stash
-from app.transfer.streams import PIECE, Chunks, Stream, compressed, decompressed
-from app.transfer.tar_reader import Kind, Member, TarReader, clean
+from app.transfer.imports.stash import Kept, Stash
+from app.transfer.imports.streams import PIECE, Chunks, Stream, compressed, decompressed
+from app.transfer.imports.tar_reader import Kind, Member, TarReader, clean
 
 Progress = Callable[[int, int], None]
 """Told the bytes that were read, and all that there are; 0 where nobody knows."""

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final
 
 from app.transfer.errors import ArchiveRefused, CutShort, shown
-from app.transfer.streams import PIECE, Stream
+from app.transfer.imports.streams import PIECE, Stream
 
 _BLOCK: Final = 512
 _ZEROS: Final = bytes(_BLOCK)

@@ -10,10 +10,10 @@ from typing import Any, Final
 from app.oci.descriptors import Descriptor, parse_descriptor
 from app.oci.digests import Digest, algorithm_of, digest_of
 from app.oci.errors import ManifestInvalid
-from app.transfer.archive import Archive, blob_path
 from app.transfer.errors import ArchiveRefused, shown
-from app.transfer.listed import Listed
-from app.transfer.stash import Kept
+from app.transfer.imports.archive import Archive, blob_path
+from app.transfer.imports.listed import Listed
+from app.transfer.imports.stash import Kept
 
 INDEX: Final = "index.json"
 _OWN: Final = "edge-registry.name"

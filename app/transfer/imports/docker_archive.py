@@ -12,12 +12,12 @@ from app.oci.descriptors import Descriptor
 from app.oci.digests import Digest, digest_of, parse_digest
 from app.oci.errors import DigestInvalid
 from app.oci.manifests import DOCKER_MANIFEST
-from app.transfer.archive import Archive, blob_at
 from app.transfer.errors import ArchiveRefused, shown
-from app.transfer.layout import parsed
-from app.transfer.listed import Listed
-from app.transfer.stash import Kept
-from app.transfer.tar_reader import clean
+from app.transfer.imports.archive import Archive, blob_at
+from app.transfer.imports.layout import parsed
+from app.transfer.imports.listed import Listed
+from app.transfer.imports.stash import Kept
+from app.transfer.imports.tar_reader import clean
 
 LIST: Final = "manifest.json"
 _CONFIG: Final = "application/vnd.docker.container.image.v1+json"

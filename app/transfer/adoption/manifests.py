@@ -13,9 +13,9 @@ from app.registry.bucket import Bucket
 from app.registry.manifests import Manifests
 from app.registry.publishing import first_linked
 from app.registry.stored import first_entry
-from app.transfer.adopted_blobs import AdoptedBlobs
-from app.transfer.adoption_report import Report
-from app.transfer.distribution_layout import Garbled, Kind, Layout, Link
+from app.transfer.adoption.blobs import AdoptedBlobs
+from app.transfer.adoption.layout import Garbled, Kind, Layout, Link
+from app.transfer.adoption.report import Report
 from storage import NotFound
 
 _DEEPEST: Final = 8

@@ -23,7 +23,7 @@ from app.proxy.manifests import ACCEPT
 from app.proxy.rates import RateLimit
 from app.proxy.settings import UpstreamSettings
 from app.proxy.upstreams import Report
-from app.transfer.pages import documents
+from app.transfer.copying.pages import documents
 
 T = TypeVar("T")
 

@@ -13,10 +13,10 @@ from app.oci.references import Tag, parse_tag
 from app.proxy.errors import Missing, Portal, UpstreamError
 from app.registry.bucket import Bucket
 from app.registry.registry import Repository
-from app.transfer.copied_blobs import PIECE, CopiedBlobs
-from app.transfer.copied_image import CopiedImage, Count, Image, Rules, Shown
-from app.transfer.selection import EVERY, Selection
-from app.transfer.source import Source
+from app.transfer.copying.blobs import PIECE, CopiedBlobs
+from app.transfer.copying.image import CopiedImage, Count, Image, Rules, Shown
+from app.transfer.copying.selection import EVERY, Selection
+from app.transfer.copying.source import Source
 from storage import StorageError
 
 AT_ONCE: Final = 3
