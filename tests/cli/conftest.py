@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = (sys.executable, "-m", "app")
 
 
 @dataclass(frozen=True)
@@ -37,23 +38,29 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "COLUMNS": "100", **(extra or {})}
 
 
+def run_to_end(
+    command: Sequence[str], *, cwd: Path, stdin: str = "", extra: Mapping[str, str] | None = None, seconds: float = 60
+) -> Ended:
+    """How a command ends in an environment of nothing but `extra`; a traceback fails the test."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment(extra),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
 @pytest.fixture
 def edge(tmp_path: Path) -> Edge:
     """`edge("user", "list", stdin="", **environment)`, run in `tmp_path`."""
 
     def run(*arguments: str, stdin: str = "", **extra: str) -> Ended:
-        command = [sys.executable, "-m", "app", *arguments]
-        done = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=environment(extra),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Ended(done.returncode, done.stdout, done.stderr)
+        return run_to_end([*PROGRAM, *arguments], cwd=tmp_path, stdin=stdin, extra=extra)
 
     return run

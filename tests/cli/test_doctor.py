@@ -3,8 +3,6 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -13,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Ended, environment
+from tests.cli.conftest import PROGRAM, Ended, run_to_end
 from tests.doctor.certificates import self_signed
 from tests.services.minio import MinioServer, free_port
 from tests.services.registry import Credentials, RegistryServer, filesystem_store
@@ -21,13 +19,6 @@ from tests.services.registry import Credentials, RegistryServer, filesystem_stor
 USER = Credentials("me", "correct-horse-battery")
 BROKEN_PASSWORD = "hush-hush-hush"
 pytestmark = pytest.mark.timeout(300)  # it starts many programs, on machines that may be busy
-
-COMMAND = """
-from app.cli import command, doctor
-if "doctor" not in [known.name for known in command._root.registered_commands]:
-    command._root.command("doctor")(doctor.doctor)
-command.main()
-"""
 
 Doctor = Callable[..., Ended]
 
@@ -37,20 +28,10 @@ def doctor(tmp_path: Path) -> Doctor:
     """`doctor("--only", "store", stdin="", **environment)`, run in `tmp_path`."""
 
     def run(*arguments: str, stdin: str = "", **extra: str) -> Ended:
-        done = subprocess.run(
-            [sys.executable, "-c", COMMAND, "doctor", *arguments],
-            cwd=tmp_path,
-            env=environment(extra),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        assert USER.password not in done.stdout + done.stderr
-        assert BROKEN_PASSWORD not in done.stdout + done.stderr
-        return Ended(done.returncode, done.stdout, done.stderr)
+        ended = run_to_end([*PROGRAM, "doctor", *arguments], cwd=tmp_path, stdin=stdin, extra=extra, seconds=100)
+        assert USER.password not in ended.stdout + ended.stderr
+        assert BROKEN_PASSWORD not in ended.stdout + ended.stderr
+        return ended
 
     return run
 

@@ -1,12 +1,11 @@
 """Roots of nodes in folders, pictures of them, and the command line that works on them."""
 
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.cli.conftest import Ended, environment
+from tests.cli.conftest import Ended, run_to_end
 
 HOSTS: Final = "127.0.0.1 localhost\n::1 ip6-localhost\n\n# kept\t by people\n10.1.1.1  printer.lan # old\n"
 PROGRAM: Final = (sys.executable, "-m", "tests.nodes.program")
@@ -39,15 +38,4 @@ def picture(folder: Path) -> dict[str, tuple[int, bytes | str | None]]:
 
 def program(*arguments: str, cwd: Path, stdin: str = "", extra: Mapping[str, str] | None = None) -> Ended:
     """Runs one command of nodes to its end; a traceback fails the test."""
-    done = subprocess.run(
-        [*PROGRAM, *arguments],
-        cwd=cwd,
-        env=environment(extra),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return Ended(done.returncode, done.stdout, done.stderr)
+    return run_to_end([*PROGRAM, *arguments], cwd=cwd, stdin=stdin, extra=extra)

@@ -5,12 +5,14 @@ import secrets
 import shutil
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tests.services.process import await_answer, end
+
 START_SECONDS = 30.0
+STOP_SECONDS = 10.0
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -57,14 +59,7 @@ class MinioServer:
     def stop(self) -> None:
         """Ends the server; its data stay, and `start` brings it back on another port."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_SECONDS)
 
     def _launch(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -84,16 +79,16 @@ class MinioServer:
 
     def _live(self) -> bool:
         assert self._process is not None
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{self.endpoint}/minio/health/live", timeout=5):
-                    return True
-            except urllib.error.HTTPError as answer:
-                answer.close()
-            except OSError:
-                pass
-            time.sleep(0.05)
+        return await_answer(self._process, self._answers, START_SECONDS)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.endpoint}/minio/health/live", timeout=5):
+                return True
+        except urllib.error.HTTPError as answer:
+            answer.close()
+        except OSError:
+            pass
         return False
 
     def _log(self) -> Path:

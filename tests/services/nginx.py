@@ -3,7 +3,6 @@
 import os
 import ssl
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from app.tls.authority import make_certificates
 from tests.services.minio import free_port
+from tests.services.process import await_answer, end
 
 START_SECONDS: Final = 15.0
 STOP_SECONDS: Final = 10.0
@@ -153,11 +153,9 @@ class Nginx:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if self._answers(self.url) and self._answers(self.guarded_url):
-                return self
-            time.sleep(0.03)
+        urls = (self.url, self.guarded_url)
+        if await_answer(self._process, lambda: all(self._answers(url) for url in urls), START_SECONDS):
+            return self
         self.stop()
         written = [(self.folder / name).read_text(errors="replace") for name in ("nginx.log", "error.log")]
         raise AssertionError("nginx did not start:\n" + "\n".join(written))
@@ -165,14 +163,7 @@ class Nginx:
     def stop(self) -> None:
         """Ends the process."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_SECONDS)
 
     def _configuration(self) -> str:
         demands = ("", f"ssl_verify_client on; ssl_client_certificate {self.client.ca};")

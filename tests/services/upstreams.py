@@ -3,7 +3,6 @@
 import os
 import ssl
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import yaml
 from app.tls.authority import make_certificates
 from tests.services.clients import find_program
 from tests.services.minio import free_port
+from tests.services.process import await_answer, end
 from tests.services.pushing import Pusher
 from tests.services.registry import Credentials
 
@@ -104,25 +104,15 @@ class Distribution:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if self._answers():
-                return self
-            time.sleep(0.03)
+        if await_answer(self._process, self._answers, START_SECONDS):
+            return self
         self.stop()
         raise AssertionError(f"Distribution did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
 
     def stop(self) -> None:
         """Ends the process; what it holds stays, and `start` brings it back on the same port."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_SECONDS)
 
     def _configuration(self) -> dict[str, Any]:
         http: dict[str, Any] = {"addr": self.host, "secret": "tests"}
