@@ -159,6 +159,7 @@ class Actors:
                 return
             try:
                 if await self._uploaded(repository, data, digest):
+                    self._ledger.done["bytes uploaded"] += len(data)
                     return
             except Lost:
                 await asyncio.sleep(0.2)

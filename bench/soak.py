@@ -13,8 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from app.registry import keys
 from app.registry.bucket import side_by_side
 from app.registry.lifetimes import Lifetimes, scaled
+from app.registry.listing import every
 from app.settings import Settings
 from bench.actors import Actors
 from bench.fleet import BUCKET, Fleet
@@ -79,8 +81,10 @@ async def soak(folder: Path, options: argparse.Namespace) -> bool:
     minio = MinioServer(find_minio() or "minio", folder / "minio")
     minio.start()
     fleet = Fleet(folder, minio, settings_of(options.scale), ledger, dice)
-    keys = {"access_key": minio.access_key, "secret_key": minio.secret_key}
-    store = Settings.model_validate({"storage": {"s3": {"endpoint": minio.endpoint, "bucket": BUCKET, **keys}}}).storage
+    login = {"access_key": minio.access_key, "secret_key": minio.secret_key}
+    store = Settings.model_validate(
+        {"storage": {"s3": {"endpoint": minio.endpoint, "bucket": BUCKET, **login}}}
+    ).storage
     driver = S3Driver(store.s3)
     try:
         await fleet.start()
@@ -91,6 +95,8 @@ async def soak(folder: Path, options: argparse.Namespace) -> bool:
             await asyncio.to_thread(replica.start)
         print(f"worked for {options.minutes} minutes: {_told(ledger.done)}")
         taken, left = await settle(driver, folder / "minio/data", lives)
+        kept = sum([entry.size async for entry in every(driver, keys.DATA)])
+        print(f"in the bucket: {kept:,} bytes of layers and configurations")
         print(f"left over {taken:.0f} s later: {_told(left) or 'nothing'}")
         await side_by_side(actors.check, list(ledger.living.values()))
         for (repository, tag), digest in ledger.tags.items():
