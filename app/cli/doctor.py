@@ -25,39 +25,47 @@ _LOADING = 10.0
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", None: "bold"}
 
 
+_Groups = Annotated[list[Group] | None, typer.Option("--only", help="Look at this group alone; repeat it for more.")]
+_Hosts = Annotated[
+    list[str] | None,
+    typer.Option(metavar="HOST:PORT", help="The registry as image names begin, besides http.public_url. Repeat it."),
+]
+_Url = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A registry that runs; without it, the one that runs here, if any."),
+]
+_User = Annotated[str | None, typer.Option(metavar="NAME", help="The user who pushes and pulls there.")]
+_PasswordStdin = Annotated[
+    bool, typer.Option("--password-stdin", help="Read that user's password from standard input.")
+]
+_Authority = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The registry's authority; without it, the one in http.tls.certificate."),
+]
+_PullSecret = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A pull secret, as `kubectl get secret -o yaml` shows it.")
+]
+_Root = Annotated[
+    Path, typer.Option(metavar="FOLDER", help="Where the file system of the host is whose clients are looked at.")
+]
+_Bundle = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.tar.gz", help="Also pack what was found, without secrets, for who helps."),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
 def doctor(  # noqa: PLR0913 (its options)
-    only: Annotated[
-        list[Group] | None, typer.Option("--only", help="Look at this group alone; repeat it for more.")
-    ] = None,
-    host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="HOST:PORT", help="The registry as image names begin, besides http.public_url. Repeat it."
-        ),
-    ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="A registry that runs; without it, the one that runs here, if any."),
-    ] = None,
-    user: Annotated[str | None, typer.Option(metavar="NAME", help="The user who pushes and pulls there.")] = None,
-    password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read that user's password from standard input.")
-    ] = False,
-    ca: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The registry's authority; without it, the one in http.tls.certificate."),
-    ] = None,
-    pull_secret: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A pull secret, as `kubectl get secret -o yaml` shows it.")
-    ] = None,
-    root: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the file system of the host is whose clients are looked at.")
-    ] = Path("/"),
-    bundle: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.tar.gz", help="Also pack what was found, without secrets, for who helps."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    only: _Groups = None,
+    host: _Hosts = None,
+    url: _Url = None,
+    user: _User = None,
+    password_stdin: _PasswordStdin = False,
+    ca: _Authority = None,
+    pull_secret: _PullSecret = None,
+    root: _Root = Path("/"),
+    bundle: _Bundle = None,
+    as_json: _Json = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Examines an installation and says what to do where something is wrong.
@@ -67,7 +75,6 @@ def doctor(  # noqa: PLR0913 (its options)
     something did, 2 it could not be examined.
     """
     from app.cli.examination import Asked
-    from app.doctor.limits import run
     from app.nodes.site import parse_host
 
     asked = Asked(
@@ -81,6 +88,14 @@ def doctor(  # noqa: PLR0913 (its options)
         root=root,
         config=config,
     )
+    if not _examine(asked, bundle, as_json=as_json).sound:
+        raise typer.Exit(1)
+
+
+def _examine(asked: "Asked", bundle: Path | None, *, as_json: bool) -> "Report":
+    """The report, which is printed, and packed where `bundle` says. Raises StartError."""
+    from app.doctor.limits import run
+
     examination, report, page = run(_examined(asked, with_metrics=bundle is not None))
     if bundle is not None:
         _pack(bundle, examination, report, page)
@@ -88,8 +103,7 @@ def doctor(  # noqa: PLR0913 (its options)
         output.say(json.dumps(report.document(), indent=2))
     else:
         _print(report)
-    if not report.sound:
-        raise typer.Exit(1)
+    return report
 
 
 async def _examined(asked: "Asked", *, with_metrics: bool) -> "tuple[Examination, Report, str]":

@@ -1,13 +1,17 @@
 """`edge-registry setup`: what the registry needs around it, certificates and a bucket."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app import configuration
 from app.cli import options, output
 from app.errors import StartError
+from storage.settings import S3Settings
+
+if TYPE_CHECKING:
+    from app.cli.bucket import Prepared
 
 commands = typer.Typer(help="Makes what the registry needs around it: certificates, and a bucket with its own user.")
 
@@ -42,39 +46,42 @@ def certs(
     output.note(f"  install -D {made.ca} /etc/docker/certs.d/{name[0]}:5045/ca.crt")
 
 
+_Endpoint = Annotated[str | None, typer.Option(help="URL of MinIO; without it storage.s3.endpoint.", metavar="URL")]
+_Bucket = Annotated[str | None, typer.Option(help="The bucket; without it storage.s3.bucket.", metavar="NAME")]
+_AdminKey = Annotated[
+    str | None, typer.Option(envvar="MINIO_ROOT_USER", help="An administrator of MinIO.", metavar="KEY")
+]
+_AdminSecret = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MINIO_ROOT_PASSWORD",
+        help="The administrator's secret. Other people on this machine can see options: prefer the variable.",
+        metavar="SECRET",
+    ),
+]
+_AdminSecretFile = Annotated[
+    Path | None,
+    typer.Option(envvar="MINIO_ROOT_PASSWORD_FILE", help="A file that holds that secret.", metavar="FILE"),
+]
+_AccessKey = Annotated[
+    str | None,
+    typer.Option(help="The registry's user; without it storage.s3.access_key, else the bucket's name.", metavar="KEY"),
+]
+_SecretKey = Annotated[
+    str | None,
+    typer.Option(help="That user's secret; without it storage.s3.secret_key, else one is made.", metavar="SECRET"),
+]
+
+
 @commands.command("bucket")
 def bucket(
-    endpoint: Annotated[
-        str | None, typer.Option(help="URL of MinIO; without it storage.s3.endpoint.", metavar="URL")
-    ] = None,
-    bucket: Annotated[
-        str | None, typer.Option(help="The bucket; without it storage.s3.bucket.", metavar="NAME")
-    ] = None,
-    admin_access_key: Annotated[
-        str | None, typer.Option(envvar="MINIO_ROOT_USER", help="An administrator of MinIO.", metavar="KEY")
-    ] = None,
-    admin_secret_key: Annotated[
-        str | None,
-        typer.Option(
-            envvar="MINIO_ROOT_PASSWORD",
-            help="The administrator's secret. Other people on this machine can see options: prefer the variable.",
-            metavar="SECRET",
-        ),
-    ] = None,
-    admin_secret_key_file: Annotated[
-        Path | None,
-        typer.Option(envvar="MINIO_ROOT_PASSWORD_FILE", help="A file that holds that secret.", metavar="FILE"),
-    ] = None,
-    access_key: Annotated[
-        str | None,
-        typer.Option(
-            help="The registry's user; without it storage.s3.access_key, else the bucket's name.", metavar="KEY"
-        ),
-    ] = None,
-    secret_key: Annotated[
-        str | None,
-        typer.Option(help="That user's secret; without it storage.s3.secret_key, else one is made.", metavar="SECRET"),
-    ] = None,
+    endpoint: _Endpoint = None,
+    bucket: _Bucket = None,
+    admin_access_key: _AdminKey = None,
+    admin_secret_key: _AdminSecret = None,
+    admin_secret_key_file: _AdminSecretFile = None,
+    access_key: _AccessKey = None,
+    secret_key: _SecretKey = None,
     config: options.ConfigFile = None,
 ) -> None:
     """Makes the bucket in MinIO, and a user that can do nothing but work in it.
@@ -97,9 +104,13 @@ def bucket(
         admin_secret_key = _secret(admin_secret_key_file)
     if not admin_access_key or not admin_secret_key:
         raise StartError(f"the administrator's keys are missing{_ADMIN_HINT}")
-    from app.cli import bucket as minio
+    from app.cli.bucket import prepare
 
-    made = minio.prepare(store, admin_access_key, admin_secret_key)
+    _tell(store, prepare(store, admin_access_key, admin_secret_key))
+
+
+def _tell(store: S3Settings, made: "Prepared") -> None:
+    """What was made, and what to paste into the server's configuration."""
     output.note(f"{'made the bucket' if made.made_bucket else 'the bucket was there already:'} {store.bucket}")
     output.note(f"{'made the user' if made.made_user else 'the user was there already:'} {made.access_key}")
     if made.secret_key is not None:
