@@ -71,7 +71,7 @@ def _cell(text: str) -> str:
 
 
 TABLES: Final = {"settings": settings_table, "commands": commands_table}
-PLACES: Final = {"settings": ROOT / "app/README.md", "commands": README}
+PLACES: Final = {"settings": ROOT / "app/README.md", "commands": ROOT / "app/cli/README.md"}
 
 
 def _between(name: str) -> re.Pattern[str]:
