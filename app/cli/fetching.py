@@ -58,9 +58,11 @@ class _Fetching:
 
     async def bring(self, image: Image) -> Image | None:
         """Fetches one and says how that went, or returns it where its upstream failed, maybe over another one."""
+        breaker = image.upstream.breaker
         async with self._places:
+            before = breaker.opened if breaker.state == "closed" else -1
             trouble, size = await self._tried(image)
-        if trouble is not None and image.upstream.breaker.state != "closed":
+        if trouble is not None and (breaker.state != "closed" or breaker.opened != before):
             return image
         self._tell(image, trouble, size)
         return None

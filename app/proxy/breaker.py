@@ -40,6 +40,8 @@ class Breaker:
         self._on_change = on_change
         self._state: State = "closed"
         self._since: float | None = None
+        self.opened = 0
+        """How often it has opened: whoever failed in between may owe it to others' failures."""
         self._failures = 0
         self._about = ""  # what the last Failing was about
         self._outage, self._why = "unreachable", ""
@@ -96,6 +98,7 @@ class Breaker:
             self._outage = _SAID.get(failure.kind, "unreachable")
             self._since, self._opened_at = time.time(), time.monotonic()
             self._next_probe = self._opened_at + self._first_pause
+            self.opened += 1
             self._closed.clear()
             self._opened.set()
             self._turn("open", failure.reason)
