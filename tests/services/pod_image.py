@@ -99,7 +99,7 @@ def write_hello_image(target: Path, program: Path, name: str = HELLO_IMAGE) -> P
 
 def _fingerprint() -> str:
     lock = (CHECKOUT / "requirements.lock").read_bytes()
-    recipe = Path(__file__).read_bytes()
+    recipe = Path(__file__).read_bytes() + Path(__file__).with_name("archives.py").read_bytes()
     return hashlib.sha256(lock + recipe + sys.version.encode()).hexdigest()[:16]
 
 
