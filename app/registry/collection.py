@@ -25,6 +25,9 @@ from storage import Fence, NotFound
 AT_ONCE: Final = 12
 """Store requests side by side: a collector leaves room for those who push and pull."""
 
+_PART: Final = 50
+"""Keys of one bulk delete: MinIO deletes those of a request one after the other."""
+
 Verdict = Literal["collected", "intended", "fresh", "linked elsewhere", "needed"]
 """What became of a copy; all but the first mean that it stayed, and why."""
 
@@ -148,8 +151,9 @@ class Collector:
             holders += [keys.holder(digest, copy, name) for name in found.names | found.derived]
             if not copy.adopted:
                 bytes_.append(keys.data(copy.uuid))
-        for batch in (links, holders, bytes_):
-            await self._bucket.driver.delete_many(batch, fence=fence)
+        for gone in (links, holders, bytes_):
+            parts = [gone[at : at + _PART] for at in range(0, len(gone), _PART)]
+            await side_by_side(lambda part: self._bucket.driver.delete_many(part, fence=fence), parts, most=AT_ONCE)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -49,10 +50,13 @@ class Garbage:
     def __init__(self, bucket: Bucket, settings: UpkeepSettings) -> None:
         self._bucket = bucket
         self._named = NamedDigests(settings.cache)
+        # One for all collections: each new one would take memory of its own from the system, and keep it.
+        self._thread = ThreadPoolExecutor(1, "garbage")
 
     async def close(self) -> None:
         """Forgets what was remembered, unless it has a folder."""
-        await asyncio.to_thread(self._named.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._named.close)
+        self._thread.shutdown(wait=False)
 
     async def collect(self, order: Order) -> Report:
         """One collection; its report lies in the bucket, unless it was a dry run. Raises StorageError where even that fails.
@@ -62,7 +66,8 @@ class Garbage:
         began = time.monotonic()
         report = Report(await store_now(self._bucket.driver), order.dry_run)
         try:
-            await _Cycle(self._bucket, self._named, order, report).run()
+            survey = Survey(self._bucket, self._named, self._thread, report.began, order.watch)
+            await _Cycle(self._bucket, survey, order, report).run()
         except CollectionOff as exc:
             report.end("stopped", exc.message)
         except Unreadable as exc:
@@ -79,14 +84,14 @@ class Garbage:
 
 
 class _Cycle:
-    def __init__(self, bucket: Bucket, named: NamedDigests, order: Order, report: Report) -> None:
+    def __init__(self, bucket: Bucket, survey: Survey, order: Order, report: Report) -> None:
         self._bucket = bucket
         self._order = order
         self._report = report
         self._intents = Intents(bucket)
         self._orphans = Orphans(bucket, self._intents)
         self._sweep = Sweep(bucket, self._intents)
-        self._survey = Survey(bucket, named, report.began, order.watch)
+        self._survey = survey
 
     async def run(self) -> None:
         """Raises RegistryError, StorageError; what went until then stays noted."""

@@ -20,9 +20,9 @@ from storage import Entry as Listed
 
 _SETTINGS: Final = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
-PRAGMA cache_size = -24576; PRAGMA temp_store = FILE;
+PRAGMA cache_size = -16384; PRAGMA temp_store = FILE;
 """
-"""The file ends with the cycle: nothing is worth a sync, and 24 MiB of it are kept in memory."""
+"""The file ends with the cycle: nothing is worth a sync, and 16 MiB of it are kept in memory."""
 _TABLES: Final = """
 CREATE TABLE repository (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE link (uuid, repository INT, digest, size INT, modified REAL, needed INT DEFAULT 0);

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -32,15 +32,15 @@ _UNREADABLE: Final = 100
 class Survey:
     """Entered while it is used. Every statement of its file runs in one thread, so that the event loop never waits."""
 
-    def __init__(self, bucket: Bucket, named: NamedDigests, now: float, watch: Watch) -> None:
-        """`now` in seconds since 1970 by the store's clock."""
+    def __init__(self, bucket: Bucket, named: NamedDigests, thread: Executor, now: float, watch: Watch) -> None:
+        """`thread` has one; `now` in seconds since 1970 by the store's clock."""
         self.now = now
         self.unreadable: list[Unreadable] = []
         self.listed = 0
         self._bucket = bucket
         self._named = named
         self._watch = watch
-        self._thread = ThreadPoolExecutor(1, "survey")
+        self._thread = thread
         self._join: Join | None = None
 
     async def __aenter__(self) -> Self:
@@ -52,7 +52,6 @@ class Survey:
     ) -> None:
         if self._join is not None:
             await asyncio.shield(self.off_loop(self._join.close))
-        self._thread.shutdown(wait=False)
 
     @property
     def join(self) -> Join:
