@@ -204,7 +204,7 @@ class Adopter:
 
     def steps(self) -> Process:
         return [
-            Step("sign", self._sign, "transfer.adopted_blobs.AdoptedBlobs.bind"),
+            Step("sign", self._sign, "transfer.adoption.blobs.AdoptedBlobs.bind"),
             Step("put_intent", self._put_intent, "registry.publishing.intent"),
             Step("drop_tombstoned", self._drop_tombstoned, "registry.publishing.tombstoned"),
             Step("put_holder", self._put_holder, "registry.publishing.bind"),

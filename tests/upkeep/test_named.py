@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -80,10 +81,8 @@ async def test_a_row_that_was_changed_is_read_anew(
         await at.image(b"needed")
         await at.collect()
         await at.pass_(49 * HOUR)
-        await at.garbage.close()
-        with sqlite3.connect(tmp_path / "manifests-1.sqlite") as database:
-            assert database.execute(change).rowcount == 1
-        database.close()
+    with closing(sqlite3.connect(tmp_path / "manifests-1.sqlite")) as database, database:
+        assert database.execute(change).rowcount == 1
     async with yard(shelf, pass_, settings=UpkeepSettings(cache=tmp_path)) as at:
         assert (await at.collect()).gone == {}
         assert await at.read(digest_of(b"needed")) == b"needed"

@@ -11,6 +11,7 @@ from app.registry import keys
 from app.registry.leases import Leases
 from app.telemetry.upkeep import UpkeepMetrics
 from app.upkeep import reports
+from app.upkeep.garbage import Garbage
 from app.upkeep.schedule import Schedule
 from app.upkeep.settings import UpkeepSettings
 from storage import Capabilities
@@ -32,9 +33,11 @@ class Server:
         metrics = UpkeepMetrics(self.collector)
         self.schedule = Schedule(at.bucket, settings, self.leases, metrics, lambda *line: self.log.put_nowait(line))
         self.interval = interval
+        self.at = at
 
     async def turn(self) -> None:
         """One look, as a process that then ends."""
+        self.schedule._garbage = Garbage(self.at.bucket, UpkeepSettings())
         try:
             await self.schedule._turn(self.interval)
         finally:
