@@ -164,6 +164,10 @@ class Join:
         """Bytes that nothing links, and that may go."""
         return self._sums("SELECT count(*), sum(size) FROM unlinked JOIN doomed USING (uuid)")
 
+    def spare(self, uuids: Iterable[str]) -> None:
+        """Takes copies that stay though nothing links them."""
+        self._many("DELETE FROM unlinked WHERE uuid = ?", [(packed_uuid(uuid),) for uuid in uuids])
+
     def forget_orphans(self) -> None:
         """Takes note that they went."""
         self._database.execute("DELETE FROM unlinked WHERE uuid IN (SELECT uuid FROM doomed)")

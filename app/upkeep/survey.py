@@ -78,7 +78,9 @@ class Survey:
             await self.off_loop(join.hold, page, self.now - lives.grace)
         async for page in self.pages(keys.DATA):
             await self.off_loop(join.weigh, page, self.now - lives.fence)
-        await self._off_loop_trim()
+        async for page in self.pages(keys.QUARANTINE):  # what verify keeps for somebody to look at
+            await self.off_loop(join.spare, [entry.key.removeprefix(keys.QUARANTINE) for entry in page])
+        await self.off_loop(self._named.trim, join.manifests)
 
     async def pages(self, prefix: str) -> AsyncIterator[Sequence[Listed]]:
         """Every key below a prefix, a thousand at a time."""
@@ -149,9 +151,6 @@ class Survey:
                 if len(self.unreadable) < _UNREADABLE:
                     self.unreadable.append(Unreadable(name, entry.digest))
         self.join.need(needs)
-
-    async def _off_loop_trim(self) -> None:
-        await self.off_loop(self._named.trim, self.join.manifests)
 
 
 class SurveyedNeeds:

@@ -129,6 +129,20 @@ async def test_bytes_without_a_link_go_when_they_were_suspected_a_grace_period_b
     assert await here.read(digest_of(b"layer")) == b"layer"
 
 
+async def test_bytes_in_quarantine_stay_until_their_note_goes(here: Yard) -> None:
+    uuid = await here.bytes_without_a_link(b"garbled")
+    note = keys.quarantine(keys.Copy(uuid, 7))
+    await here.driver.put(note, b"{}")
+    for _ in range(3):
+        await here.pass_(GRACE)
+        assert "orphans" not in (await here.collect()).gone
+    await here.driver.delete(note)
+    for _ in range(2):
+        await here.pass_(GRACE)
+        await here.collect()
+    assert await here.keys(keys.DATA) == []
+
+
 async def test_bytes_that_look_old_but_are_new_are_never_taken_for_orphans_at_once(here: Yard, clock: Clock) -> None:
     """AWS dates a multipart object by the start of its upload."""
     clock.now -= 300 * DAY
