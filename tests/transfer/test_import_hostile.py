@@ -163,6 +163,37 @@ async def test_a_layer_that_is_not_the_one_of_the_config_is_refused(target: Targ
     await troubled(target, how, swapped, "has other bytes than its name or its descriptor says")
 
 
+async def test_an_image_that_lies_about_a_layer_takes_nothing_from_those_that_have_it(target: Target, how: How) -> None:
+    """Its bytes are wrong; what it claims that they are is linked by now, here and by whoever pushed the same meanwhile."""
+    layer, lie = b"{" + b"x" * 300_000, b"[" + b"y" * 100  # what looks like a document is held in memory
+    listed = [
+        {"Config": "one.json", "RepoTags": ["team/one:v1"], "Layers": ["a/layer.tar"]},
+        {"Config": "two.json", "RepoTags": ["team/two:v1"], "Layers": ["b/layer.tar"]},
+    ]
+    files = [
+        ("a/layer.tar", layer),
+        ("b/layer.tar", lie),
+        ("one.json", config_of(layer)),
+        ("two.json", config_of(layer)),
+        ("manifest.json", json.dumps(listed).encode()),
+    ]
+    one, two = await target.bring(files, how)
+    assert one.trouble is None
+    assert two.trouble is not None
+    assert await target.whole("team/one", "v1") == one.digest
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+async def test_a_name_that_no_file_can_have_is_refused(target: Target, how: How, name: str, tmp_path: Path) -> None:
+    document = json.dumps([{"Config": name, "RepoTags": ["a/b:1"], "Layers": []}]).encode()
+    await troubled(target, how, [("manifest.json", document)], "a?b is no name of a file")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "manifest.json").write_bytes(document)
+    [found] = await target.importer.from_path(folder, Wish())
+    assert found.trouble == "a?b is no name of a file"
+
+
 @pytest.mark.parametrize(
     ("listed", "line"),
     [

@@ -285,6 +285,8 @@ class Folder:
             raise
         except OSError as exc:
             raise ArchiveRefused(f"{shown(path)} cannot be read: {exc.strerror}") from exc
+        except ValueError as exc:  # a name that this system cannot spell
+            raise ArchiveRefused(f"{shown(path)} cannot be read") from exc
         finally:
             os.close(fd)
         if not stat.S_ISREG(os.fstat(found.fileno()).st_mode):

@@ -96,7 +96,8 @@ class Stash:
             kept = Kept(session.digest, session.offset, session)
             digest, taken = session.digest, session.offset
         if taken != size or (expected is not None and digest != expected):
-            await self._drop(kept)
+            if held is None:  # what was held has the bytes that were expected: it is these that are wrong
+                await self._drop(kept)
             raise ArchiveRefused(f"{shown(called)} has other bytes than its name or its descriptor says")
         return await self._once(kept)
 
@@ -128,8 +129,7 @@ class Stash:
 
     async def close(self) -> None:
         """Removes what no repository was made to hold. What cannot be removed now is the collector's."""
-        loose = [kept for kept in self._kept.values() if not kept.tried]
-        await side_by_side(self._drop, loose)
+        await side_by_side(self._drop, list(self._kept.values()))
         self._kept.clear()
 
     async def _once(self, kept: Kept) -> Kept:
@@ -140,8 +140,8 @@ class Stash:
         return first
 
     async def _drop(self, kept: Kept) -> None:
-        """Removes bytes that were never linked, and that no other process can know."""
-        if kept.session is None or kept.session.copy is None:
+        """Removes bytes that no other process can know. Those that were linked, or may have been, are not ours alone."""
+        if kept.tried or kept.session is None or kept.session.copy is None:
             return
         try:
             await _delete(self.bucket, keys.data(kept.session.copy.uuid))

@@ -206,7 +206,9 @@ class _Said:
 
 def clean(name: str) -> str:
     """A path below the root of the archive, in its one spelling. Raises ArchiveRefused for one that may lead outside."""
-    if len(name) > _LONGEST_NAME:
+    if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise ArchiveRefused(f"{shown(name)} is no name of a file")
+    if len(name.encode()) > _LONGEST_NAME:
         raise ArchiveRefused(f"{shown(name)} is too long for a name")
     parts = name.split("/")
     if name.startswith("/") or ".." in parts:
