@@ -32,6 +32,8 @@ async def open_watcher(settings: Settings, bucket: Bucket, importer: Importer, l
     folder = settings.transfer.watch
     if folder is None:
         return None
+    if settings.registry.read_only:
+        raise StartError("transfer.watch: registry.read_only is set, and a registry that is read-only imports nothing")
     if not await asyncio.to_thread(folder.is_dir):
         raise StartError(f"transfer.watch: there is no folder {folder}")
 

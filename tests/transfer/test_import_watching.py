@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
+from app.errors import StartError
+from app.imports import open_watcher
+from app.settings import Settings
+from app.transfer.imports.importing import Imported, Wish
 from app.transfer.imports.watching import Watcher, archives
 from storage.errors import Unavailable
 from storage.memory import MemoryDriver
@@ -155,6 +160,34 @@ async def test_a_folder_that_is_gone_is_said_once(tmp_path: Path, folder: Path, 
     await watching.look()
     await watching.look()
     assert ear.take() == [("info", "imported")]
+
+
+async def test_an_archive_on_which_the_importer_breaks_keeps_no_other_out(
+    tmp_path: Path, folder: Path, ear: Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Target(tmp_path)
+    read = target.importer.from_path
+
+    async def broken(path: Path, wish: Wish) -> list[Imported]:
+        if path.name == "a.tar":
+            raise ValueError("embedded null byte")
+        return await read(path, wish)
+
+    monkeypatch.setattr(target.importer, "from_path", broken)
+    watching = watcher(target, folder, ear)
+    for name in ("a.tar", "b.tar"):
+        (folder / name).write_bytes(GOOD)
+    for _ in range(4):
+        await watching.look()
+    assert ear.heard[0][2] == {"file": "a.tar", "error": "ValueError: embedded null byte"}
+    assert ear.take() == [("error", "import failed"), ("info", "imported")]
+
+
+async def test_a_registry_that_is_read_only_watches_no_folder(tmp_path: Path, folder: Path) -> None:
+    target = Target(tmp_path)
+    settings = Settings.model_validate({"transfer": {"watch": folder}, "registry": {"read_only": True}})
+    with pytest.raises(StartError, match=r"transfer\.watch: registry\.read_only is set"):
+        await open_watcher(settings, target.bucket, target.importer, structlog.get_logger())
 
 
 def test_archives_and_layouts_are_found_at_any_depth_and_nothing_else(folder: Path) -> None:

@@ -20,7 +20,7 @@ from app.oci.errors import RegistryError, StoreFull, Unavailable
 from app.registry import keys
 from app.registry.bucket import Bucket
 from app.registry.leases import Leases, Other
-from app.transfer.errors import CutShort
+from app.transfer.errors import CutShort, shown
 from app.transfer.imports.importing import Imported, Importer, Wish
 from storage import NotFound, StorageError
 
@@ -110,6 +110,8 @@ class Watcher:
             self._fail(seen, exc.message)
         except OSError as exc:
             self._fail(seen, exc.strerror or str(exc))
+        except Exception as exc:  # noqa: BLE001  (a main loop: one archive must not keep all others out)
+            self._fail(seen, f"{type(exc).__name__}: {exc}")
 
     async def _imported(self, seen: Seen) -> bool:
         """Whether it is dealt with; False while another replica is at it."""
@@ -119,7 +121,7 @@ class Watcher:
         async with lease:
             if await self._done(seen):
                 return True
-            wish = Wish(by=f"import:{seen.path}"[:200])
+            wish = Wish(by=f"import:{shown(seen.path)}")
             found = await self._importer.from_path(self._folder / seen.path, wish)
             for image in found:
                 self._tell(seen, image)
