@@ -102,10 +102,12 @@ class Manifests:
         if digest is not None and digest != actual:
             raise DigestInvalid(detail={"digest": digest})
         entry = Entry(actual, keys.fresh(), manifest.media_type, len(data))
+        wanted = dict.fromkeys(tagged)
+        await side_by_side(lambda tag: tags.demand_free(self._bucket, self._name, tag, entry), wanted)
         entry = await self._publish(manifest, entry, data, sparse=sparse or self._bucket.settings.allow_sparse)
         self._bucket.manifests.put(actual, data)
         self._bucket.entries.put((self._name, actual), entry)
-        await side_by_side(lambda tag: tags.write(self._bucket, self._name, tag, entry, by), dict.fromkeys(tagged))
+        await side_by_side(lambda tag: tags.write(self._bucket, self._name, tag, entry, by), wanted)
         return Published(actual, manifest.subject.digest if manifest.subject else None)
 
     @translated

@@ -96,6 +96,11 @@ async def read_living(bucket: Bucket, name: Name, tag: Tag) -> tuple[Entry, floa
     return written if written is not None and await exists(bucket, name, written[0]) else None
 
 
+async def demand_free(bucket: Bucket, name: Name, tag: Tag, entry: Entry) -> None:
+    """Raises Denied when an immutable tag points elsewhere, so that nothing is published for it. `write` settles races."""
+    await _condition(bucket, name, tag, entry)
+
+
 async def write(bucket: Bucket, name: Name, tag: Tag, entry: Entry, by: str | None) -> None:
     """Points a tag at a manifest that exists. Raises Denied when an immutable tag points elsewhere."""
     condition = await _condition(bucket, name, tag, entry)

@@ -1,10 +1,11 @@
 import asyncio
+import json
 
 import pytest
 
 from tests.api.conftest import Create
 from tests.services.app import Running
-from tests.services.client import Client, make_image
+from tests.services.client import MANIFEST, Client, descriptor, digest_of, encode, make_image
 
 TAGS = sorted(["0.1.2", "0.1.20", "0.1", "A", "B", "_x", "a", "a-b", "a.b", "a_b", "b", "latest", "v" * 128])
 
@@ -111,6 +112,19 @@ async def test_an_immutable_tag_never_moves(create: Create) -> None:
     (await api.put_manifest("a", "latest", second.data)).expect(201)
     (await api.put_manifest("a", f"{second.digest}?tag=v1", second.data)).expect(403)
     assert (await api.get("/v2/a/manifests/v1")).body == first.data
+
+
+async def test_what_an_immutable_tag_refuses_is_not_there_by_digest_either(create: Create) -> None:
+    api = (await create(registry={"immutable_tags": ["a:v*"]})).client
+    first = await api.push_image("a", "v1", b"one")
+    subject = descriptor(first.data, MANIFEST)
+    refused = encode({**json.loads(make_image(b"two").data), "subject": subject})
+    await api.push_blob("a", b"two")
+    for target in ("v1", f"{digest_of(refused)}?tag=free&tag=v1"):
+        (await api.put_manifest("a", target, refused)).expect(403)
+    (await api.get(f"/v2/a/manifests/{digest_of(refused)}")).expect(404)
+    assert (await api.get(f"/v2/a/referrers/{first.digest}")).expect(200).json()["manifests"] == []
+    assert (await api.get("/v2/a/tags/list")).expect(200).json()["tags"] == ["v1"]
 
 
 async def test_an_immutable_tag_under_racing_pushes_has_one_winner(create: Create) -> None:
