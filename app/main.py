@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
-from app.api.admin import PREFIX as ADMIN_PREFIX, AdminApi, Routes
+from app.api.admin import AT_ONCE, PREFIX as ADMIN_PREFIX, AdminApi, AdminRules, Routes
 from app.api.description import Site
 from app.api.exchange import Pace, Receive, Scope, Send
 from app.api.health import Readiness, health
@@ -218,19 +218,21 @@ def _doors(
     log: Log,
 ) -> dict[str, Door]:
     """The APIs of every listener, by its key; `authenticator` is None where there are no users."""
-    load = Load(settings.http.requests)
+    load, archives = Load(settings.http.requests), Load(AT_ONCE)
     doors = {}
     for listener in settings.listening():
         access = _access(settings, listener, users=authenticator is not None)
         asked = None if listener.open_door else authenticator
         rules = Rules(settings.registry.delete, listener.read_only, listener.default_upstream)
+        hosts = own_names(settings) if listener.local and asked is None else None
         doors[listener.key] = Door(
             V2(
                 Registry(bucket), repositories, asked, access,
                 rules=rules, load=load, pace=pace, metrics=metrics, log=log,
             ),
             AdminApi(
-                routes, asked, access, read_only=listener.read_only, load=load, pace=pace, metrics=metrics, log=log
+                routes, asked, access,
+                rules=AdminRules(listener.read_only, hosts), load=load, archives=archives, pace=pace, metrics=metrics, log=log,
             ),
         )  # fmt: skip
     return doors

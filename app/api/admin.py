@@ -3,10 +3,12 @@
 Plain ASGI, because archives come and go as streams. A handler is a line of `routes`, which the wiring gives.
 """
 
+import ipaddress
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from app.api.exchange import ClientGone, Exchange, Pace, Receive, Scope, Send
 from app.api.v2 import Load
@@ -19,7 +21,11 @@ from app.telemetry.logs import Log
 from app.telemetry.metrics import Metrics
 
 PREFIX: Final = "/api/v1/"
+AT_ONCE: Final = 3
+"""Archives and inventories that one process takes and gives at once: each holds megabytes, and asks much of the store."""
 _CLIENT_GONE: Final = 499
+_ELSEWHERE: Final = frozenset({"cross-site", "same-site"})
+"""What browsers say in Sec-Fetch-Site for a page that is not ours."""
 
 
 class Grants:
@@ -47,6 +53,15 @@ Routes = Mapping[str, Mapping[str, Handler]]
 """By path, then by method."""
 
 
+@dataclass(frozen=True, slots=True)
+class AdminRules:
+    """What holds at a listener. Where nobody is asked for credentials and everybody on this machine is an admin, `hosts` are
+    the names under which it may be asked besides this machine's own; None: any."""
+
+    read_only: bool
+    hosts: Collection[str] | None
+
+
 class AdminApi:
     """An ASGI application for paths that begin with PREFIX, as one listener offers it."""
 
@@ -56,17 +71,20 @@ class AdminApi:
         authenticator: Authenticator | None,
         access: Access,
         *,
-        read_only: bool,
+        rules: AdminRules,
         load: Load,
+        archives: Load,
         pace: Pace,
         metrics: Metrics,
         log: Log,
     ) -> None:
+        """`archives` counts those that are on their way at all listeners together."""
         self._routes = routes
         self._authenticator = authenticator
         self._access = access
-        self._read_only = read_only
+        self._rules = rules
         self._load = load
+        self._archives = archives
         self._pace = pace
         self._metrics = metrics
         self._log = log
@@ -111,12 +129,18 @@ class AdminApi:
             credentials = text.encode("latin-1") if text else None
             known = self._authenticator.known(credentials)
             exchange.caller = known or await self._authenticator.identify(credentials, exchange.peer)
-        _refuse_other_pages(exchange)
+        _refuse_other_pages(exchange, self._rules.hosts)
         handler = handlers.get(exchange.method)
         if handler is None:
             raise Unsupported(headers={"Allow": ", ".join(handlers)})
         self._access.authorize(exchange.caller, Action.ADMIN, None)
-        await handler(exchange, Grants(self._access, exchange.caller, read_only=self._read_only))
+        if self._archives.running >= self._archives.limit:
+            raise Unavailable("too many archives are on their way", headers={"Retry-After": "30"})
+        self._archives.running += 1
+        try:
+            await handler(exchange, Grants(self._access, exchange.caller, read_only=self._rules.read_only))
+        finally:
+            self._archives.running -= 1
 
     def _record(self, exchange: Exchange, seconds: float, error: str | None) -> None:
         status = exchange.status or _CLIENT_GONE
@@ -139,9 +163,33 @@ class AdminApi:
         )
 
 
-def _refuse_other_pages(exchange: Exchange) -> None:
+def _refuse_other_pages(exchange: Exchange, hosts: Collection[str] | None) -> None:
     """Raises Denied for a request that a page of another site makes a browser send: it would bring the user's login, or
-    come from this machine itself, where nobody is asked for one."""
-    origin = exchange.header(b"origin")
-    if origin is not None and urlsplit(origin).netloc != exchange.header(b"host"):
+    come from this machine itself, where nobody is asked for one.
+
+    `hosts` is None where somebody is asked. Elsewhere the Host must be this machine or one of them: for a page whose own
+    name was made to mean 127.0.0.1, every request is of its own site.
+    """
+    origin, host = exchange.header(b"origin"), exchange.header(b"host")
+    if exchange.header(b"sec-fetch-site") in _ELSEWHERE or (origin is not None and _split(origin).netloc != host):
         raise Denied("pages of other sites have no business here")
+    if hosts is None or host is None:  # every browser says it
+        return
+    name = _split(f"//{host}").hostname or ""
+    if name not in hosts and not _is_this_machine(name):
+        raise Denied("without users, this is for http://localhost and for the host of http.public_url alone")
+
+
+def _split(url: str) -> SplitResult:
+    """Raises Denied for what is no URL."""
+    try:
+        return urlsplit(url)
+    except ValueError as exc:
+        raise Denied("Origin or Host is invalid") from exc
+
+
+def _is_this_machine(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"

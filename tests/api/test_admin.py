@@ -1,21 +1,26 @@
 """Import over HTTP: who may, how much, and what is answered."""
 
+import asyncio
 import base64
 import gzip
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.auth.htpasswd import add
+from app.settings import Settings
 from tests.api.conftest import Create
-from tests.services.app import ClientAbort, Running
-from tests.services.client import digest_of
+from tests.services.app import ClientAbort, InProcess, Running
+from tests.services.client import Client, digest_of
 from tests.transfer.archives import chunked, layout, picture, tar
 
 IMAGE = picture(b"layer", bytes(200_000))
 ARCHIVE = tar(layout((IMAGE, "docker.io/team/app:v1"), last=True))
 PATH = "/api/v1/import"
+NOT_HERE = "/api/v1/export?image=team/none:v1"
+"""Answered with 404 to those who may ask."""
 
 
 @pytest.fixture
@@ -155,6 +160,60 @@ async def test_pages_of_other_sites_cannot_import(light: Running) -> None:
     (await light.client.ask("POST", PATH, headers={**headers, "origin": "null"}, body=ARCHIVE)).expect(403)
     own = {**headers, "origin": "http://localhost:5045"}
     (await light.client.ask("POST", PATH, headers=own, body=ARCHIVE)).expect(200)
+
+
+@pytest.mark.parametrize("host", ["evil.example:5045", "evil.example", "127.0.0.1.evil.example", "192.0.2.1", "[", ""])
+async def test_a_page_whose_name_was_made_to_mean_this_machine_can_do_nothing(light: Running, host: str) -> None:
+    (await light.client.ask("POST", PATH, headers={"host": host, "origin": f"http://{host}"}, body=ARCHIVE)).expect(403)
+    (await light.client.ask("GET", "/api/v1/inventory", headers={"host": host})).expect(403)
+    assert await light.store.keys() == []
+
+
+async def test_this_machine_and_the_public_name_may_be_asked_without_users(create_light: Create) -> None:
+    service = await create_light(http={"public_url": "http://registry.example:8080"})
+    for host in ("localhost:5045", "LOCALHOST", "127.0.0.1:1", "127.1.2.3", "[::1]:5045", "Registry.example:8080"):
+        (await service.client.ask("GET", NOT_HERE, headers={"host": host})).expect(404)
+
+
+async def test_where_users_log_in_any_name_of_the_server_will_do(create_light: Create, users: dict[str, Any]) -> None:
+    service = await create_light(auth=users)
+    headers = {"host": "anything.example", **as_user("alice")}
+    (await service.client.ask("GET", NOT_HERE, headers=headers)).expect(404)
+
+
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 404), ("none", 404)]
+)
+async def test_pages_of_other_sites_cannot_link_to_what_is_here(light: Running, site: str, status: int) -> None:
+    headers = {"host": "localhost:5045", "sec-fetch-site": site}
+    (await light.client.ask("GET", NOT_HERE, headers=headers)).expect(status)
+
+
+async def test_an_origin_that_is_no_url_is_another_site(light: Running) -> None:
+    headers = {"host": "localhost:5045", "origin": "http://["}
+    (await light.client.ask("POST", PATH, headers=headers, body=ARCHIVE)).expect(403)
+
+
+async def test_a_fourth_archive_at_once_is_told_to_come_again(create_light: Create) -> None:
+    listeners = [{"host": "127.0.0.1", "port": port} for port in (5045, 5046)]
+    service = await create_light(listeners=listeners)
+    other = Client(InProcess(service.app.on(Settings.model_validate({"listeners": listeners}).listening()[1])))
+    begun, end = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        begun.release()
+        await end.wait()
+        yield ARCHIVE
+
+    running = [asyncio.create_task(client.ask("POST", PATH, body=slow())) for client in (service.client, other, other)]
+    for _ in running:
+        await begun.acquire()
+    for client, path in ((service.client, "/api/v1/inventory"), (other, NOT_HERE)):
+        assert int((await client.get(path)).expect(503).header("retry-after") or 0) > 0
+    (await service.client.get("/v2/")).expect(200)
+    end.set()
+    assert [(await answer).status for answer in running] == [200, 200, 200]
+    (await service.client.get(NOT_HERE)).expect(404)
 
 
 async def test_other_paths_and_methods_are_refused(light: Running) -> None:
