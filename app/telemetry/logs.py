@@ -22,8 +22,11 @@ def open_log(level: Level, form: Literal["auto", "json", "console"]) -> Log:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if pretty else structlog.processors.JSONRenderer(),
     ]
+    if pretty:
+        processors += [_printable, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    else:
+        processors.append(structlog.processors.JSONRenderer())
     log: Log = structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
         processors=processors,
@@ -34,6 +37,19 @@ def open_log(level: Level, form: Literal["auto", "json", "console"]) -> Log:
     root.handlers[:] = [_Forward(log)]
     root.setLevel(max(threshold, logging.WARNING))
     return log
+
+
+def _printable(_logger: Any, _method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What may reach a terminal: the renderer leaves escape sequences as they are. Tracebacks keep their lines."""
+    for name, value in fields.items():
+        if isinstance(value, str):
+            fields[name] = "".join(
+                letter
+                if letter.isprintable() or (letter == "\n" and name == "exception")
+                else letter.encode("unicode_escape").decode()
+                for letter in value
+            )
+    return fields
 
 
 class _Forward(logging.Handler):

@@ -92,6 +92,20 @@ def test_the_console_escapes_what_came_from_outside(error: Written) -> None:
     assert "\x1b[31m" not in text
 
 
+def test_nothing_from_outside_commands_the_terminal(error: Written) -> None:
+    log = open_log("info", "console")
+    log.info("imported", image="\x1b]0;title\x07")
+    logging.getLogger("asyncio").warning("\x1b[2J%s", "\x9b31m")
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        log.exception("failed")
+    text = error.getvalue()
+    assert "title" in text
+    assert "Traceback" in text
+    assert [letter for letter in text if not letter.isprintable() and letter != "\n"] == []
+
+
 def test_less_severe_events_are_not_written(error: Written) -> None:
     log = open_log("warning", "json")
     log.info("quiet")
