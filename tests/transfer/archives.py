@@ -169,10 +169,10 @@ def crane(name: str, *layers: bytes) -> Files:
 
 @dataclass
 class Target:
-    """A registry in memory; `upstreams` are names of such, `own` its own."""
+    """A registry in memory; `upstreams` are names of such, or their settings, `own` its own."""
 
     folder: Path
-    upstreams: Sequence[str] = ()
+    upstreams: Sequence[str | UpstreamSettings] = ()
     own: Sequence[str] = ()
     limit: int = 64 << 20
     driver: Driver = field(default_factory=MemoryDriver)
@@ -182,7 +182,10 @@ class Target:
         self.alarms: list[str] = []
         self.bucket = Bucket(self.driver, rules, Capabilities(), lambda event, _: self.alarms.append(event))
         self.registry = Registry(self.bucket)
-        names = [Namespace(UpstreamSettings(name=name, url="https://127.0.0.1:1")) for name in self.upstreams]
+        names = [
+            Namespace(UpstreamSettings(name=said, url="https://127.0.0.1:1") if isinstance(said, str) else said)
+            for said in self.upstreams
+        ]
         self.importer = Importer(self.bucket, names, self.own, TransferSettings(max_bytes=self.limit))
 
     async def bring(self, data: bytes | Files, how: How = "file", **wish: Any) -> list[Imported]:

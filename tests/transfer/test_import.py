@@ -12,6 +12,7 @@ from app.oci.digests import Digest
 from app.oci.errors import Unavailable
 from app.oci.manifests import DOCKER_MANIFEST
 from app.oci.names import Name
+from app.proxy.settings import UpstreamSettings
 from app.registry.uploads import SHARED_FROM
 from app.transfer.errors import ArchiveRefused
 from app.transfer.imports.importing import Wish
@@ -155,7 +156,7 @@ async def test_nothing_is_stored_twice_however_often_it_is_imported(target: Targ
         key for key in before if "/_tags/" not in key
     ]
     [other] = await target.bring(layout((image, "team/app:v1")), how, prefix="copies")
-    assert other.new < SHARED_FROM
+    assert other.new == 0
     assert await target.whole("copies/team/app", "v1") == image.digest
 
 
@@ -215,6 +216,7 @@ async def test_a_dry_run_says_the_same_and_stores_nothing(target: Target, how: H
     image = picture(BIG, b"small")
     [found] = await target.bring(layout((image, "team/app:v1"), last=True), how, dry_run=True)
     assert (found.name, found.digest, found.trouble) == ("team/app:v1", image.digest, None)
+    assert found.new == found.size
     [old] = await target.bring(docker_save(["team/old:v1"], BIG), how, dry_run=True)
     assert (old.name, old.trouble) == ("team/old:v1", None)
     assert await target.keys() == []
@@ -235,6 +237,37 @@ async def test_an_immutable_tag_does_not_move_and_an_image_may_be_refused(target
     assert await target.whole("fixed/app", "v1") == first.digest
     [denied] = await target.bring(layout((second, "team/app:v1")), how, may_push=lambda _: False)
     assert denied.trouble == "images may not be imported into team/app"
+
+
+async def test_a_tag_that_an_upstream_never_moves_is_not_moved_by_an_archive(tmp_path: Path, how: How) -> None:
+    promises = UpstreamSettings(name="docker.io", url="https://127.0.0.1:1", immutable_tags=["team/*:v*", "alpine:3"])
+    target = Target(tmp_path, upstreams=[promises])
+    first, second = picture(b"one"), picture(b"two")
+    for name in ("team/app:v1", "alpine:3", "team/app:latest"):
+        [came] = await target.bring(layout((first, name)), how)
+        assert came.trouble is None
+        [again] = await target.bring(layout((first, name)), how)
+        assert again.trouble is None
+        [moved] = await target.bring(layout((second, name)), how)
+        assert moved.trouble == (None if name.endswith("latest") else f"the tag is immutable: {name.partition(':')[2]}")
+    assert await target.whole("docker.io/team/app", "v1") == first.digest
+    assert await target.whole("docker.io/library/alpine", "3") == first.digest
+
+
+async def test_what_is_new_says_nothing_of_repositories_that_may_not_be_looked_into(target: Target, how: How) -> None:
+    await target.bring(layout((picture(BIG), "secret/app:v1")), how)
+
+    def may(name: Name) -> bool:
+        return name.startswith("mine/")
+
+    for dry in (True, False):
+        for layer in (BIG, BIG + b"!"):
+            name = f"mine/app{len(layer)}:v1"
+            [found] = await target.bring(layout((picture(layer), name)), how, may_pull=may, dry_run=dry)
+            assert found.trouble is None
+            assert len(layer) <= found.new <= found.size
+    [again] = await target.bring(layout((picture(BIG), "mine/copy:v1")), how, may_pull=may)
+    assert again.new == 0
 
 
 async def test_a_cached_manifest_of_buildkit_may_name_blobs(target: Target, how: How) -> None:

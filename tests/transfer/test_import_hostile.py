@@ -183,6 +183,26 @@ async def test_an_image_that_lies_about_a_layer_takes_nothing_from_those_that_ha
     assert await target.whole("team/one", "v1") == one.digest
 
 
+@pytest.mark.parametrize("link_first", [False, True])
+@pytest.mark.parametrize("path", ["index.json", blob(b"layer")[0]])
+async def test_a_link_does_not_stand_where_a_file_stands(target: Target, how: How, path: str, link_first: bool) -> None:
+    """Which of the two counts would be up to who reads it."""
+    link = header(path.encode(), b"2", link=b"oci-layout")
+    body = GOOD[: len(GOOD) - len(END)] if link_first else spiked(link)
+    await refused(target, how, link + body + END if link_first else body, "stands in the archive twice")
+
+
+async def test_what_an_archive_says_reaches_no_terminal_as_it_is(target: Target, how: How) -> None:
+    name = "UP/\x1b]0;title\x07" + "x" * 5000
+    document = json.dumps([{"Config": "c.json", "RepoTags": [name], "Layers": ["l"]}]).encode()
+    [found] = await target.bring([("c.json", config_of(b"l")), ("l", b"l"), ("manifest.json", document)], how)
+    assert found.trouble is not None
+    assert found.image.startswith("UP/?]0;title?xxx")
+    for text in (found.image, found.trouble):
+        assert text.isprintable()
+        assert len(text) < 500
+
+
 @pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
 async def test_a_name_that_no_file_can_have_is_refused(target: Target, how: How, name: str, tmp_path: Path) -> None:
     document = json.dumps([{"Config": name, "RepoTags": ["a/b:1"], "Layers": []}]).encode()

@@ -70,7 +70,25 @@ def test_a_given_name_wins_and_takes_the_tag_that_is_known() -> None:
     assert called(Naming(UPSTREAMS, given="docker.io/library/alpine:3"), "x") == "docker.io/library/alpine:3"
 
 
-@pytest.mark.parametrize("name", ["UPPER/app", "a//b:1", "a/../b", ":tag", "app:ta/g:x y", "@sha256:0"])
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("index.docker.io/library/alpine:3", "docker.io/library/alpine:3"),
+        ("registry-1.docker.io/team/app:v1", "docker.io/team/app:v1"),
+        ("Mirror.Example/a/b:1", "private.example_8443/a/b:1"),
+        ("localhost:5045/mirror.example/a/b:1", "private.example_8443/a/b:1"),
+        ("private.example:8443/a/b:1", "private.example_8443/a/b:1"),
+    ],
+)
+def test_no_image_is_put_below_another_name_of_an_upstream_where_nobody_would_find_it(given: str, name: str) -> None:
+    assert called(Naming(UPSTREAMS, given=given), "x") == name
+    prefix, _, last = given.rpartition("/")
+    if not prefix.startswith("localhost"):
+        assert called(Naming(UPSTREAMS, prefix=prefix), f"localhost/{last}") == name
+    assert called(Naming(UPSTREAMS), f"localhost/{given.removeprefix('localhost:5045/')}") == name
+
+
+@pytest.mark.parametrize("name", ["UPPER/app", "team/a:b/c", "a//b:1", "a/../b", ":tag", "app:ta/g:x y", "@sha256:0"])
 def test_names_that_no_registry_has_are_refused(name: str) -> None:
     with pytest.raises(RegistryError):
         Naming().called(Listed(name, "", 0))

@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -91,9 +91,14 @@ class _Tar:
         self._stash = stash
         self._links: dict[str, str] = {}
 
-    def _add_link(self, member: Member) -> None:
-        if self._links.setdefault(member.path, member.target) != member.target:
+    def _add_link(self, member: Member, files: Container[str]) -> None:
+        if member.path in files or self._links.setdefault(member.path, member.target) != member.target:
             raise _twice(member.path)
+
+    def _refuse_twice(self, path: str, files: Container[str]) -> None:
+        """A blob may stand in an archive twice, as its name says what it is."""
+        if path in self._links or (path in files and blob_at(path) is None):
+            raise _twice(path)
 
     def _followed(self, path: str) -> str:
         for _ in range(_LINKS):
@@ -129,7 +134,7 @@ class Streamed(_Tar):
         reader = TarReader(Stream(decompressed(chunks), limit))
         async for member in reader.members():
             if member.kind in (Kind.LINK, Kind.SYMLINK):
-                found._add_link(member)
+                found._add_link(member, found._files)
             elif member.kind is Kind.FILE:
                 await found._take(member, reader)
         return found
@@ -161,9 +166,8 @@ class Streamed(_Tar):
         return taken.kept
 
     async def _take(self, member: Member, reader: TarReader) -> None:
+        self._refuse_twice(member.path, self._files)
         expected = blob_at(member.path)
-        if member.path in self._files and expected is None:
-            raise _twice(member.path)
         data = reader.data()
         first = await anext(data, b"")
         document = member.size <= MAX_BYTES and first[:1] in (b"{", b"[")
@@ -201,10 +205,9 @@ class Indexed(_Tar):
 
         async for member in TarReader(Stream(reopen(0), limit, reopen=reopen, size=size)).members():
             if member.kind in (Kind.LINK, Kind.SYMLINK):
-                found._add_link(member)
+                found._add_link(member, found._places)
             elif member.kind is Kind.FILE:
-                if member.path in found._places and blob_at(member.path) is None:
-                    raise _twice(member.path)
+                found._refuse_twice(member.path, found._places)
                 found._places[member.path] = (member.offset, member.size)
         return found
 

@@ -16,14 +16,15 @@ from app.registry.bucket import Bucket, side_by_side
 from app.registry.failures import translated
 from app.registry.manifests import Manifests
 from app.registry.publishing import first_linked, holding, usable
-from app.transfer.errors import ArchiveRefused
+from app.registry.tags import read_living
+from app.transfer.errors import ArchiveRefused, shown
 from app.transfer.imports.archive import Archive, Progress, Streamed, open_archive
 from app.transfer.imports.docker_archive import LIST, DockerArchive
 from app.transfer.imports.layout import INDEX, Layout
 from app.transfer.imports.listed import Contents, Listed
 from app.transfer.imports.naming import Called, Naming
 from app.transfer.imports.outline import Held, Outline, outlined
-from app.transfer.imports.stash import Stash
+from app.transfer.imports.stash import Kept, Stash
 from app.transfer.imports.streams import Chunks
 from app.transfer.settings import TransferSettings
 
@@ -51,7 +52,8 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of one image under one name. Sizes in bytes; `new` are those that the registry did not hold.
+    """What became of one image under one name. Sizes in bytes; `new` are those that no repository held
+    which whoever imports may pull.
 
     `image` is what the archive calls it, `name` where it is now; `left_out` counts images of an index that were not
     wanted or not there. Where `trouble` is set, nothing of it was published under this name.
@@ -184,11 +186,13 @@ class _Run:
         """Raises ArchiveRefused, Denied and what a push raises."""
         if not self._wish.may_push(called.name):
             raise Denied(f"images may not be imported into {called.name}")
+        if called.tag is not None and self._naming.is_promised(called.name, called.tag):
+            await self._demand_still(called.name, called.tag, top.digest)
         outline = await outlined(self._contents, top, self._wish.platforms, self._holder(called.name))
         there = await side_by_side(lambda digest: self._linked(called.name, digest), outline.blobs)
         missing = {digest for digest, linked in zip(outline.blobs, there, strict=True) if not linked}
         kept = [await self._contents.keep(digest) for digest in outline.blobs if digest in missing - outline.held]
-        new = sum(blob.size for blob in kept if blob.new and blob.digest not in self._counted)
+        new = await self._new([blob for blob in kept if blob.digest not in self._counted])
         self._counted |= {blob.digest for blob in kept}
         if not self._wish.dry_run:
             await side_by_side(lambda blob: self._stash.link(called.name, blob), kept)
@@ -196,6 +200,18 @@ class _Run:
             await self._sheets(called, outline)
         self._published.setdefault(top.digest, []).append(called.name)
         return Imported(str(image), str(called), top.digest, outline.size, new, outline.left_out)
+
+    async def _new(self, kept: Sequence[Kept]) -> int:
+        """Bytes that no repository held which may be looked into: of others, nobody is told what is in them."""
+        known = await side_by_side(lambda blob: self._mountable(None, blob.digest), kept)
+        return sum(blob.size for blob, here in zip(kept, known, strict=True) if not here)
+
+    @translated
+    async def _demand_still(self, name: Name, tag: Tag, digest: Digest) -> None:
+        """Raises Denied for a tag of an upstream that never moves, and would. A new one is as welcome as from the upstream."""
+        known = await read_living(self._bucket, name, tag)
+        if known is not None and known[0].digest != digest:
+            raise Denied("the tag is immutable", detail={"tag": tag})
 
     async def _sheets(self, called: Called, outline: Outline) -> None:
         """The manifests, the image's own and its tag last."""
@@ -234,4 +250,4 @@ def _said(exc: RegistryError) -> str:
     """One line; some errors name in their detail what they are about."""
     detail = exc.detail
     about = next(iter(detail.values()), None) if isinstance(detail, dict) else None
-    return f"{exc.message}: {about}" if isinstance(about, str) and about else exc.message
+    return f"{exc.message}: {shown(about)}" if isinstance(about, str) and about else exc.message

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from app.oci.descriptors import Descriptor
 from app.oci.digests import Digest
 from app.transfer.imports.stash import Kept
+
+_SHOWN: Final = 400
+"""Letters of a name that are shown: a repository's have 255, and a tag's 128."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +22,9 @@ class Listed:
     place: int
 
     def __str__(self) -> str:
-        """For people."""
-        return self.called or self.tag or f"image {self.place + 1} of the archive"
+        """For people, and their terminals."""
+        said = "".join(letter if letter.isprintable() else "?" for letter in (self.called or self.tag)[:_SHOWN])
+        return said or f"image {self.place + 1} of the archive"
 
 
 class Contents(Protocol):

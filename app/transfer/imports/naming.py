@@ -7,12 +7,13 @@ host is left out: a mirror without upstreams is asked for `library/alpine`, and 
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Final
 
 from app.oci.names import Name, parse_name
 from app.oci.references import Tag, parse_tag
-from app.proxy.namespace import Namespace
+from app.proxy.namespace import Namespace, Namespaces
 from app.proxy.settings import HUB
 from app.transfer.errors import ArchiveRefused, shown
 from app.transfer.imports.listed import Listed
@@ -32,20 +33,25 @@ class Called:
         return f"{self.name}:{self.tag}" if self.tag else self.name
 
 
-@dataclass(frozen=True, slots=True)
 class Naming:
-    """The rules. `own` are hosts of this registry itself; `given` is a name for the one image of an archive, `prefix`
-    goes before all others; `keep_host` keeps the registry's host where it would be left out."""
+    """The rules."""
 
-    upstreams: Iterable[Namespace] = ()
-    own: Collection[str] = ()
-    given: str = ""
-    prefix: str = ""
-    keep_host: bool = False
-    _by_name: dict[str, Namespace] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._by_name.update({name: upstream for upstream in self.upstreams for name in upstream.names})
+    def __init__(
+        self,
+        upstreams: Iterable[Namespace] = (),
+        own: Collection[str] = (),
+        *,
+        given: str = "",
+        prefix: str = "",
+        keep_host: bool = False,
+    ) -> None:
+        """`own` are hosts of this registry itself; `given` is a name for the one image of an archive, `prefix` goes before
+        all others; `keep_host` keeps the registry's host where it would be left out."""
+        self.given = given
+        self.prefix = prefix.strip("/")
+        self.keep_host = keep_host
+        self._own = own
+        self._upstreams = Namespaces(upstreams)
 
     def called(self, listed: Listed) -> Called | None:
         """What the image is called; None where nobody says. Raises NameInvalid, TagInvalid, ArchiveRefused."""
@@ -59,14 +65,31 @@ class Naming:
         name = self._placed(head)
         if not tag and "@" not in listed.called:
             tag = "latest"
-        return _called(f"{self.prefix.strip('/')}/{name}" if self.prefix else name, tag)
+        return self._called(f"{self.prefix}/{name}" if self.prefix else name, tag)
+
+    def is_promised(self, name: Name, tag: Tag) -> bool:
+        """Whether the settings of an upstream say that a tag of it never moves."""
+        upstream = self._upstreams.of_segment(name.partition("/")[0])
+        if upstream is None:
+            return False
+        remote = upstream.remote(name)
+        spellings = {remote, remote.removeprefix("library/") if upstream.hub else remote}
+        patterns = upstream.settings.immutable_tags
+        return any(fnmatchcase(f"{text}:{tag}", pattern) for pattern in patterns for text in spellings)
 
     def _as_given(self, tag: str) -> Called:
         head, own_tag = _split(self.given)
         first, _, rest = head.partition("/")
         if rest and self._is_own(first):
             head = rest
-        return _called(head.replace(":", "_"), own_tag or tag or "latest")
+        return self._called(head, own_tag or tag or "latest")
+
+    def _called(self, path: str, tag: str) -> Called:
+        """A name; below any name of an upstream, where the proxy looks for it."""
+        first, slash, rest = path.partition("/")
+        upstream = self._upstreams.of_segment(first) if rest else None
+        name = upstream.cached(rest) if upstream else f"{first.replace(':', '_')}{slash}{rest}"
+        return Called(parse_name(name), parse_tag(tag) if tag else None)
 
     def _placed(self, head: str) -> str:
         first, _, rest = head.partition("/")
@@ -74,7 +97,7 @@ class Naming:
             first, rest = _HUB, head
         if self._is_own(first):
             return rest
-        upstream = self._by_name.get(first.lower())
+        upstream = self._upstreams.named(first)
         if upstream is not None and not self.prefix:
             return upstream.cached(rest)
         if first.lower() in HUB:
@@ -84,11 +107,7 @@ class Naming:
     def _is_own(self, host: str) -> bool:
         host = host.lower()
         bare = re.sub(r":[0-9]*$", "", host)
-        return host in self.own or (bare in _LOOPBACK and host not in self._by_name)
-
-
-def _called(name: str, tag: str) -> Called:
-    return Called(parse_name(name), parse_tag(tag) if tag else None)
+        return host in self._own or (bare in _LOOPBACK and self._upstreams.named(host) is None)
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -45,11 +45,6 @@ class Kept:
         """Where the bytes lie; None in a dry run."""
         return (self.session.copy if self.session else None) or self.older
 
-    @property
-    def new(self) -> bool:
-        """Whether they had to be stored."""
-        return self.session is not None and self.session.copy is not None
-
 
 class Stash:
     """What one import has stored and not linked. `close` it."""
