@@ -212,9 +212,13 @@ class Join:
         repository = self._id(name)
         return [entry for entry in entries if not self._stored(repository, entry.digest)]
 
-    def learn(self, name: Name, entries: Sequence[Entry]) -> None:
+    def learn(self, stored: Sequence[tuple[Name, Entry]]) -> None:
         """Takes manifests that came since, whose needs are known."""
-        self._store([(name, entry) for entry in entries])
+        self._store(stored)
+
+    def forget(self, stored: Sequence[tuple[Name, Entry]]) -> None:
+        """Takes note that these manifests went, and that nobody knows what they need."""
+        self._many("DELETE FROM manifest WHERE repository = ? AND digest = ? AND nonce = ?", self._rows(stored))
 
     def needed(self, name: Name, digests: Iterable[Digest]) -> set[Digest]:
         """Those of the digests that a manifest of the repository names, as far as was learnt."""
@@ -233,8 +237,10 @@ class Join:
         return number
 
     def _store(self, stored: Iterable[tuple[Name, Entry]]) -> None:
-        rows = [(self._id(name), packed_digest(entry.digest), packed_uuid(entry.nonce)) for name, entry in stored]
-        self._many("INSERT OR IGNORE INTO manifest VALUES (?, ?, ?)", rows)
+        self._many("INSERT OR IGNORE INTO manifest VALUES (?, ?, ?)", self._rows(stored))
+
+    def _rows(self, stored: Iterable[tuple[Name, Entry]]) -> Sequence[Sequence[object]]:
+        return [(self._id(name), packed_digest(entry.digest), packed_uuid(entry.nonce)) for name, entry in stored]
 
     def _stored(self, repository: int, digest: Digest, nonce: str | None = None) -> bool:
         ask = "SELECT 1 FROM manifest WHERE repository = ? AND digest = ?"

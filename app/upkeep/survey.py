@@ -102,10 +102,10 @@ class Survey:
     async def learn(self, name: Name, entries: Sequence[Entry]) -> None:
         """Takes manifests that came since. Raises Unreadable, StorageError."""
         before = len(self.unreadable)
-        await self._read([(name, entry) for entry in entries])
+        gone = await self._read([(name, entry) for entry in entries])
         if len(self.unreadable) > before:
             raise self.unreadable[-1]
-        await self.off_loop(self.join.learn, name, entries)
+        await self.off_loop(self.join.learn, [(name, entry) for entry in entries if (name, entry) not in gone])
 
     def _counted(self, page: Sequence[Listed]) -> Sequence[Listed]:
         self.listed += len(page)
@@ -115,21 +115,25 @@ class Survey:
     async def _place(self, page: Sequence[Listed], oldest: float) -> None:
         stored = await self.off_loop(self.join.place, page, oldest)
         if stored:
-            await self._read(stored)
+            # Whoever pushes the same image again must find it unknown: what it needs was never learnt.
+            await self.off_loop(self.join.forget, await self._read(stored))
 
-    async def _read(self, stored: Sequence[tuple[Name, Entry]]) -> None:
-        """What manifests need: remembered, or read now, a few at a time."""
+    async def _read(self, stored: Sequence[tuple[Name, Entry]]) -> Sequence[tuple[Name, Entry]]:
+        """What manifests need: remembered, or read now, a few at a time. Returns those that went since they were listed."""
         known = await self.off_loop(self._named.known, [entry.digest for _, entry in stored])
         await self.off_loop(
             self.join.need, [(name, known[entry.digest]) for name, entry in stored if entry.digest in known]
         )
         rest = [(name, entry) for name, entry in stored if entry.digest not in known]
+        gone: list[tuple[Name, Entry]] = []
         for at in range(0, len(rest), _SLICE):
             part = rest[at : at + _SLICE]
             bodies = await side_by_side(self._fetch, part, most=AT_ONCE)
             await self.off_loop(self._understand, part, bodies)
+            gone += [one for one, body in zip(part, bodies, strict=True) if body is None]
         if rest:
             await self.off_loop(self._named.settle)
+        return gone
 
     async def _fetch(self, stored: tuple[Name, Entry]) -> bytes | None:
         """The bytes as they are; None where they went since they were listed. Serving replicas' memory is left alone."""
