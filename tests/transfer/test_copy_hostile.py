@@ -182,6 +182,30 @@ def test_a_catalog_that_names_folders_above(here: Here, hostile: Hostile) -> Non
     assert not any(".." in path for path in hostile.asked)
 
 
+def test_a_name_of_the_catalog_that_cannot_be_one_here_does_not_stop_the_others(here: Here, hostile: Hostile) -> None:
+    names = ["a" * 250, "good/two"]
+    hostile.answers["/v2/_catalog"] = (200, {}, json.dumps({"repositories": names}).encode())
+    hostile.answers["/v2/good/two/tags/list"] = (200, {}, b'{"tags":["v1"]}')
+    hostile.image("good/two", "v1", b"good")
+    done = here.plain(hostile.host, "--to", "longer", "--retries", "0")
+    assert done.status == 1
+    assert f"{hostile.host}/{names[0]}: invalid repository name" in done.stderr
+    assert here.tags("longer/good/two") == ["v1"]
+
+
+def test_an_index_whose_annotations_are_no_texts(here: Here, hostile: Hostile) -> None:
+    children = []
+    for name in ("amd64", "arm64"):
+        data = hostile.image("odd/index", name, name.encode())
+        children.append({**descriptor(data, MANIFEST), "platform": {"os": "linux", "architecture": name}})
+    children[1]["annotations"] = {"vnd.docker.reference.digest": []}
+    hostile.manifest("odd/index", "v1", make_index(children), INDEX)
+    assert here.plain(f"{hostile.host}/odd/index:v1", "--platform", "linux/amd64").status == 0
+    assert here.tags("odd/index") == ["v1"]
+    assert here.manifest("odd/index", children[0]["digest"]) is not None
+    assert here.manifest("odd/index", children[1]["digest"]) is None
+
+
 def test_a_catalog_that_leads_in_a_circle(here: Here, hostile: Hostile) -> None:
     headers = {"Link": '</v2/_catalog?last=a&n=1>; rel="next"'}
     hostile.answers["/v2/_catalog"] = (200, headers, b'{"repositories":[]}')

@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -230,6 +231,25 @@ async def test_attestations_go_with_the_platform_that_they_speak_of(shelf: Shelf
     assert digest_of(attested["linux/arm64"]) in found.blobs
     assert digest_of(attested["linux/amd64"]) not in found.blobs
     assert (await shelf.prepare("team/app:v1")).images[0].platforms == ["linux/amd64", "linux/arm64"]
+
+
+@pytest.mark.parametrize("said", [[], {}, 7, None, "nonsense"])
+async def test_an_attestation_of_nothing_in_particular_is_passed_over(shelf: Shelf, said: Any) -> None:
+    image = await shelf.image("team/app", None, b"base")
+    stray = await shelf.image("team/app", None, b"attestation", platform="unknown/unknown")
+    children = [
+        described(OCI_MANIFEST, image, platform={"os": "linux", "architecture": "amd64"}),
+        described(
+            OCI_MANIFEST,
+            stray,
+            platform={"os": "unknown", "architecture": "unknown"},
+            annotations={"vnd.docker.reference.digest": said},
+        ),
+    ]
+    await shelf.manifest("team/app", "v1", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children})
+    found = await shelf.archive("team/app:v1", platforms=["linux/amd64"])
+    assert digest_of(image) in found.blobs
+    assert digest_of(stray) not in found.blobs
 
 
 async def test_signatures_go_along_where_they_are_wanted_and_no_client_takes_them_for_images(shelf: Shelf) -> None:

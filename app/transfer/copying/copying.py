@@ -70,6 +70,7 @@ class Copying:
         self._places = asyncio.Semaphore(AT_ONCE)
         self._alone = _Alone()
         self._counted: set[Digest] = set()
+        self._told = 0
 
     async def close(self) -> None:
         """Ends what runs."""
@@ -77,7 +78,7 @@ class Copying:
 
     async def run(self, source: Source, selection: Selection) -> None:
         """Copies everything that is selected; what goes wrong with one image is told, and the rest goes on."""
-        begun = 0
+        begun, told = 0, self._told
         async with asyncio.TaskGroup() as group:
             try:
                 async for image, tags in self._images(source, selection):
@@ -87,7 +88,7 @@ class Copying:
             except (UpstreamError, RegistryError) as exc:
                 self._tell(str(selection), _reason(exc))
             else:
-                if not begun:
+                if not begun and self._told == told:
                     self._tell(str(selection), "no image is called so")
 
     async def _one(self, image: Image, tags: frozenset[str] | None) -> None:
@@ -117,7 +118,11 @@ class Copying:
     async def _images(self, source: Source, selection: Selection) -> AsyncIterator[tuple[Image, frozenset[str] | None]]:
         """What is selected, each with the tags of its repository that may be signatures, where they are known."""
         async for name in self._repositories(source, selection):
-            target = self._named(name)
+            try:
+                target = self._named(name)
+            except NameInvalid as exc:
+                self._tell(f"{source.host}/{name}", _reason(exc))
+                continue
             if selection.digest is not None:
                 yield Image(source, name, selection.digest, target), None
             elif selection.tag is not None:
@@ -160,6 +165,7 @@ class Copying:
                 self._tell(f"{source.host}/{name}:{text[:100]!r}", "the list of tags holds what is no tag")
 
     def _tell(self, about: str, trouble: str) -> None:
+        self._told += 1
         self._watcher.ended(Outcome(about, None, None, Count(), trouble))
 
 

@@ -229,4 +229,5 @@ class CopiedImage:
 
 def _attested(item: dict[str, Any]) -> str | None:
     annotations = item.get("annotations")
-    return annotations.get(_ATTESTS) if isinstance(annotations, dict) else None
+    said = annotations.get(_ATTESTS) if isinstance(annotations, dict) else None
+    return said if isinstance(said, str) else None

@@ -228,7 +228,8 @@ def _offered(listed: Sequence[Any]) -> list[str]:
 
 def _subject(document: Any) -> str | None:
     annotations = document.get("annotations")
-    return annotations.get(_SUBJECT) if isinstance(annotations, dict) else None
+    said = annotations.get(_SUBJECT) if isinstance(annotations, dict) else None
+    return said if isinstance(said, str) else None
 
 
 def _part(name: Name, entry: Entry) -> Part:
