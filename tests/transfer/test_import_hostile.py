@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from backports import zstd
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from app.oci.errors import RegistryError
@@ -104,6 +106,7 @@ def spiked(*blocks: bytes) -> bytes:
         (header(b"pax", b"x", size=16) + padded(b"16 path=../../x\n") + header(b"n"), "../../x leads outside"),
         (header(b"pax", b"x", size=22) + padded(b"22 GNU.sparse.major=1\n") + header(b"n"), "n is a sparse file"),
         (header(b"pax", b"x", size=9) + padded(b"9 path=a\n"), "in the middle of a header"),
+        (header(b"pax", b"x", size=5005) + padded(b"5 a=\n" * 1001) + header(b"n"), "has more than 1000 records"),
         (header(b"oci-layout", size=2) + padded(b"{}"), "oci-layout stands in the archive twice"),
         (header(b"\x1b[31m\nred", b"3"), "?[31m?red is a device"),
     ],
@@ -293,6 +296,46 @@ async def test_zeros_without_end_do_not_keep_a_server_busy(target: Target) -> No
 
 async def test_an_archive_of_too_many_members_is_refused(target: Target, how: How) -> None:
     await refused(target, how, header(b"empty") * 2 + header(b"empty", b"5") * MEMBERS + END, "")
+
+
+async def test_names_are_counted_in_bytes_and_headers_with_their_blocks(target: Target) -> None:
+    def named(name: bytes) -> bytes:
+        record = b"%d path=%s\n" % (len(name) + 11, name)
+        return header(b"p", b"x", len(record)) + padded(record) + header(b"q")
+
+    wide = b"".join(named(b"%06d" % place + "\U0001f600".encode() * 1000) for place in range(9000))
+    await refused(target, "stream", gzip.compress(wide + END, 1), "names in the archive have more than 32 MiB")
+    empty = header(b"p", b"x") * 300_000
+    with pytest.raises(ArchiveRefused, match="headers of the archive are too large"):
+        await Target(target.folder, limit=1 << 30).bring(gzip.compress(empty, 1), "stream")
+
+
+@pytest.mark.parametrize(
+    ("window", "pack"),
+    [
+        (64, lambda data: lzma.compress(data, preset=9)),
+        (
+            128,
+            lambda data: lzma.compress(data, filters=[{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 128 << 20}]),
+        ),
+        (64, lambda data: long_zstd(data, 26)),
+        (128, lambda data: long_zstd(data, 27)),
+    ],
+)
+async def test_unpacking_takes_no_more_memory_than_a_window_of_64_mib(
+    target: Target, window: int, pack: Callable[[bytes], bytes]
+) -> None:
+    if window > 64:
+        await refused(target, "stream", pack(GOOD), "would take too much memory: its window is above 64 MiB")
+    else:
+        [found] = await target.bring(pack(GOOD), "stream")
+        assert found.trouble is None
+
+
+def long_zstd(data: bytes, window_log: int) -> bytes:
+    """As a stream whose length is not known, which so has the window that was asked for."""
+    packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: window_log})
+    return packer.compress(data, zstd.ZstdCompressor.FLUSH_BLOCK) + packer.flush()
 
 
 async def test_damage_inside_compression_is_refused(target: Target) -> None:

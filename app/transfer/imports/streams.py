@@ -18,8 +18,11 @@ Reopen = Callable[[int], Chunks]
 PIECE: Final = 1 << 20
 """Bytes that are read, or decompressed, in one go."""
 _MAGIC: Final = 6
-_XZ_MEMORY: Final = 160 << 20
-"""Bytes of memory that unpacking xz may take: all of its own levels need less."""
+_WINDOW_LOG: Final = 26
+"""The largest window of zstd: 64 MiB. All of its levels below --ultra -22 have smaller ones; --long has its own."""
+_XZ_MEMORY: Final = (1 << _WINDOW_LOG) + (4 << 20)
+"""Bytes of memory that unpacking xz may take: that much for its window, too, which is what its highest level has."""
+_TOO_WIDE: Final = f"unpacking the archive would take too much memory: its window is above {1 << _WINDOW_LOG - 20} MiB"
 _SUSPICIOUS: Final = 1 << 30
 """Unpacked bytes from which a bomb is looked for."""
 _RATIO: Final = 200
@@ -67,7 +70,7 @@ class _Zstd:
             from compression import zstd
         else:
             from backports import zstd
-        self._inner = zstd.ZstdDecompressor()
+        self._inner = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
         self._error = zstd.ZstdError
 
     @property
@@ -86,7 +89,7 @@ class _Zstd:
         try:
             return self._inner.decompress(data, max_length)
         except self._error as exc:
-            raise ValueError("not zstd") from exc
+            raise ValueError(str(exc)) from exc
 
 
 _CODECS: Final[tuple[tuple[bytes, Callable[[], _Codec]], ...]] = (
@@ -157,9 +160,11 @@ async def _fed(codec: _Codec, data: bytes) -> bytes:
     try:
         return await asyncio.to_thread(codec.decompress, data, PIECE)
     except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as exc:
+        if "memory" in str(exc).lower():  # neither library has a type of its own for it
+            raise ArchiveRefused(_TOO_WIDE) from exc
         raise ArchiveRefused("the compressed archive is damaged") from exc
     except MemoryError as exc:
-        raise ArchiveRefused("unpacking the archive would take too much memory") from exc
+        raise ArchiveRefused(_TOO_WIDE) from exc
 
 
 async def _chained(head: bytes, rest: Chunks) -> Chunks:

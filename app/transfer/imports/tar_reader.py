@@ -4,6 +4,7 @@ ustar, GNU's and PAX's long names and sizes. Nothing is ever written to a disk u
 leads outside, a device or a sparse file is refused all the same, because only an attack has one.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,14 +19,19 @@ _ZEROS: Final = bytes(_BLOCK)
 _LONGEST_NAME: Final = 4096
 _LONGEST_HEADER: Final = 1 << 20
 """Bytes of a header in PAX's form: attributes of files stand in them, too."""
-_HEADERS_BYTES: Final = 256 << 20
-"""Bytes of such headers in all."""
+_HEADERS_BYTES: Final = 128 << 20
+"""Bytes of such headers in all, with the blocks before them."""
+_RECORDS: Final = 1000
+"""Records of such a header: its attributes, one each."""
+_ALL_RECORDS: Final = 1_000_000
 MEMBERS: Final = 100_000
 """The most members of an archive."""
 _NAMES_BYTES: Final = 32 << 20
 """Bytes of all their names."""
 _PADDING: Final = 16 << 20
 """Zeros that may follow the end."""
+_BREATH: Final = 64
+"""Headers between which others get their turn: they may come faster than one would wait for them."""
 _RECORD: Final = re.compile(rb"([1-9][0-9]{0,7}) ([^=]+)=")
 
 
@@ -67,7 +73,7 @@ class TarReader:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._left = self._pad = 0
-        self._headers = 0
+        self._seen = self._headers = self._records = 0
         self._members = self._names = 0
 
     async def members(self) -> AsyncIterator[Member]:
@@ -80,9 +86,11 @@ class TarReader:
                 await self._check_end()
                 return
             self._members += 1
-            self._names += len(member.path) + len(member.target)
-            if self._members > MEMBERS or self._names > _NAMES_BYTES:
+            self._names += len(member.path.encode()) + len(member.target.encode())
+            if self._members > MEMBERS:
                 raise ArchiveRefused(f"the archive has more than {MEMBERS} members")
+            if self._names > _NAMES_BYTES:
+                raise ArchiveRefused(f"the names in the archive have more than {_NAMES_BYTES >> 20} MiB")
             yield member
 
     async def data(self) -> AsyncIterator[bytes]:
@@ -98,6 +106,9 @@ class TarReader:
         """The next member, with what the headers before it say; None at the end."""
         said = _Said()
         while True:
+            self._seen += 1
+            if self._seen % _BREATH == 0:
+                await asyncio.sleep(0)
             header = await self._stream.exactly(_BLOCK)
             if len(header) < _BLOCK:
                 raise CutShort("the archive is cut short" if self._stream.offset else "there is nothing in the archive")
@@ -108,7 +119,9 @@ class TarReader:
             self._check(header)
             flag, size = header[156:157], _number(header[124:136])
             if flag in (b"x", b"g", b"L", b"K"):
-                said.take(flag, await self._long(size))
+                self._records += said.take(flag, await self._long(size))
+                if self._records > _ALL_RECORDS:
+                    raise ArchiveRefused("the headers of the archive are too large")
                 continue
             return self._member(header, flag, size, said)
 
@@ -121,7 +134,7 @@ class TarReader:
 
     async def _long(self, size: int) -> bytes:
         """The body of a header that does not fit into one."""
-        self._headers += size
+        self._headers += size + _BLOCK
         if size > _LONGEST_HEADER or self._headers > _HEADERS_BYTES:
             raise ArchiveRefused("the headers of the archive are too large")
         body = await self._stream.exactly(size)
@@ -171,21 +184,25 @@ class _Said:
         self.sparse = False
         self.waiting = False
 
-    def take(self, flag: bytes, body: bytes) -> None:
-        """Raises ArchiveRefused for a body that cannot be read."""
+    def take(self, flag: bytes, body: bytes) -> int:
+        """Returns how many records there were. Raises ArchiveRefused for a body that cannot be read, or has too many."""
         if flag == b"g":
-            return
+            return 0
         self.waiting = True
         if flag == b"L":
             self.name = _text(body)
         elif flag == b"K":
             self.target = _text(body)
         else:
-            self._take_records(body)
+            return self._take_records(body)
+        return 1
 
-    def _take_records(self, body: bytes) -> None:
-        at = 0
+    def _take_records(self, body: bytes) -> int:
+        at = count = 0
         while at < len(body) and body[at]:
+            count += 1
+            if count > _RECORDS:
+                raise ArchiveRefused(f"a header of the archive has more than {_RECORDS} records")
             found = _RECORD.match(body, at)
             end = at + int(found[1]) if found else 0
             if found is None or not found.end() < end <= len(body) or body[end - 1 : end] != b"\n":
@@ -202,6 +219,7 @@ class _Said:
             elif key.startswith(b"GNU.sparse"):
                 self.sparse = True
             at = end
+        return count
 
 
 def clean(name: str) -> str:
@@ -219,7 +237,7 @@ def clean(name: str) -> str:
 def _followed(path: str, target: str) -> str:
     """Where a symbolic link at `path` leads. Raises ArchiveRefused where that is outside."""
     outside = ArchiveRefused(f"{shown(path)} leads outside of the archive")
-    if target.startswith("/") or len(target) > _LONGEST_NAME:
+    if target.startswith("/") or len(target.encode()) > _LONGEST_NAME:
         raise outside
     parts = path.split("/")[:-1]
     for part in target.split("/"):
