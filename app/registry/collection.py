@@ -20,7 +20,7 @@ from app.registry.intents import Intents
 from app.registry.keys import Copy
 from app.registry.listing import every
 from app.registry.needs import Needs
-from storage import Fence, NotFound
+from storage import Corrupt, Fence, NotFound, Unavailable
 
 AT_ONCE: Final = 12
 """Store requests side by side: a collector leaves room for those who push and pull."""
@@ -126,6 +126,8 @@ class Collector:
             await self._bucket.driver.stat(keys.link(name, candidate.digest, candidate.copy))
         except NotFound:
             return False
+        except (Corrupt, Unavailable):
+            return True  # it may be there: a disk that lost a few bytes hides keys
         return True
 
     async def _needed(self, linked: "Collection[_Linked]") -> set[Copy]:

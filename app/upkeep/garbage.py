@@ -24,6 +24,7 @@ from app.upkeep.reports import Report
 from app.upkeep.settings import UpkeepSettings
 from app.upkeep.survey import Survey, SurveyedNeeds, Watch
 from app.upkeep.sweep import Sweep
+from app.upkeep.unlisted import Unlisted
 from storage import FenceExpired, StorageError
 
 FLOOR: Final = 256 << 20
@@ -102,6 +103,7 @@ class _Cycle:
             await survey.run()
             await self._sweep.find(survey)
             wanted = await self._sums()
+            await Unlisted(self._bucket, survey).learn()
             if survey.unreadable:
                 self._report.unreadable = [f"{one.name}@{one.digest}" for one in survey.unreadable]
                 self._report.end("stopped", survey.unreadable[0].message)

@@ -29,6 +29,7 @@ CREATE TABLE link (uuid, repository INT, digest, size INT, modified REAL, needed
 CREATE TABLE manifest (repository INT, digest, nonce, PRIMARY KEY (repository, digest, nonce)) WITHOUT ROWID;
 CREATE TABLE need (repository INT, digest, PRIMARY KEY (repository, digest)) WITHOUT ROWID;
 CREATE TABLE loose_holder (uuid, size INT, digest, name TEXT);
+CREATE TABLE held (uuid PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE unlinked (uuid PRIMARY KEY, size INT) WITHOUT ROWID;
 CREATE TABLE doomed (uuid PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE garbage (kind TEXT, key TEXT, size INT);
@@ -119,7 +120,10 @@ class Join:
         self._database.executescript(_INDEX)
 
     def hold(self, listed: Sequence[Listed], oldest: float) -> None:
-        """Takes a page of derived keys: those older than `oldest` that have no link are left over."""
+        """Takes a page of derived keys: those older than `oldest` that have no link are left over.
+
+        Until they go they keep their bytes, for the link may be one that the listing left out.
+        """
         rows = []
         for entry in listed:
             try:
@@ -127,19 +131,21 @@ class Join:
                 digest = packed_digest(keys.digest_below(entry.key))
             except (ValueError, IndexError):
                 continue
-            if entry.modified < oldest:
-                rows.append((packed_uuid(copy.uuid), copy.size, entry.modified, digest, name))
+            rows.append((packed_uuid(copy.uuid), copy.size, entry.modified, digest, name))
         self._database.execute("BEGIN")
         self._many("INSERT INTO page VALUES (?, ?, ?, ?, ?)", rows)
         self._database.execute("""
-            INSERT INTO loose_holder SELECT uuid, size, digest, name FROM page WHERE NOT EXISTS
+            DELETE FROM page WHERE EXISTS
               (SELECT 1 FROM link JOIN repository ON repository.id = link.repository
                WHERE link.uuid = page.uuid AND repository.name = page.name)""")
+        self._database.execute("INSERT OR IGNORE INTO held SELECT uuid FROM page")
+        loose = "INSERT INTO loose_holder SELECT uuid, size, digest, name FROM page WHERE modified < ?"
+        self._database.execute(loose, (oldest,))
         self._database.execute("DELETE FROM page")
         self._database.execute("COMMIT")
 
     def weigh(self, listed: Sequence[Listed], oldest: float) -> None:
-        """Takes a page of bytes: those older than `oldest` that nothing links are suspect."""
+        """Takes a page of bytes: those older than `oldest` that nothing links, or is said to, are suspect."""
         self.bytes = Sums(self.bytes.count + len(listed), self.bytes.size + sum(entry.size for entry in listed))
         named = [(packed_uuid(entry.key.removeprefix(keys.DATA)), entry) for entry in listed if entry.modified < oldest]
         rows = [(uuid, entry.size, entry.modified) for uuid, entry in named if isinstance(uuid, bytes)]  # else not ours
@@ -147,7 +153,7 @@ class Join:
         self._many("INSERT INTO page (uuid, size, modified) VALUES (?, ?, ?)", rows)
         self._database.execute("""
             INSERT OR IGNORE INTO unlinked SELECT uuid, size FROM page
-            WHERE NOT EXISTS (SELECT 1 FROM link WHERE link.uuid = page.uuid)""")
+            WHERE NOT EXISTS (SELECT 1 FROM link WHERE link.uuid = page.uuid) AND uuid NOT IN held""")
         self._database.execute("DELETE FROM page")
         self._database.execute("COMMIT")
 

@@ -15,8 +15,9 @@ from app.registry.keys import Entry
 from app.registry.listing import every
 from app.registry.needs import Unreadable
 from app.upkeep.join import Join
+from app.upkeep.looking import Withheld, asked
 from app.upkeep.named import NamedDigests
-from storage import PAGE, Corrupt, Entry as Listed, NotFound
+from storage import PAGE, Entry as Listed, NotFound
 
 T = TypeVar("T")
 
@@ -138,10 +139,10 @@ class Survey:
     async def _fetch(self, stored: tuple[Name, Entry]) -> bytes | None:
         """The bytes as they are; None where they went since they were listed. Serving replicas' memory is left alone."""
         try:
-            return (await self._bucket.driver.get(keys.manifest(*stored))).data
+            return (await asked(self._bucket, self._bucket.driver.get(keys.manifest(*stored)))).data
         except NotFound:
             return None
-        except Corrupt:
+        except Withheld:
             return b""
 
     def _understand(self, stored: Sequence[tuple[Name, Entry]], bodies: Sequence[bytes | None]) -> None:

@@ -11,6 +11,7 @@ from app.registry.bucket import Bucket, side_by_side
 from app.registry.collection import AT_ONCE
 from app.registry.intents import Intents
 from app.registry.keys import Copy
+from app.upkeep.looking import Withheld, asked
 from app.upkeep.packing import digest_in, uuid_in
 from app.upkeep.survey import Survey
 from storage import Entry as Listed, NotFound
@@ -72,10 +73,13 @@ class Sweep:
         return [place for place, is_gone in zip(places, gone, strict=True) if is_gone]
 
     async def _is_gone(self, key: str) -> bool:
+        """Raises StorageError where the store as a whole fails."""
         try:
-            await self._bucket.driver.stat(key)
+            await asked(self._bucket, self._bucket.driver.stat(key))
         except NotFound:
             return True
+        except Withheld:
+            return False  # it may be there, left out of listings by a disk that lost a few bytes
         return False
 
     async def _old(self, survey: Survey, kind: str, prefix: str, life: float) -> None:

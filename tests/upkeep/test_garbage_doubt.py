@@ -1,12 +1,61 @@
 """What a collection cannot see for sure keeps everything that may hang on it."""
 
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
 from app.oci.digests import digest_of
+from app.oci.manifests import OCI_MANIFEST
 from app.registry import keys
+from storage import PAGE, Entry, Object, Page, Unavailable
+from storage.memory import MemoryDriver
 from tests.registry.recorded import Recorded
-from tests.upkeep.yard import HERE, HOUR, Yard
+from tests.upkeep.conftest import Pass
+from tests.upkeep.yard import AWAY, HERE, HOUR, THERE, Yard, yard
 
 GRACE = 49 * HOUR
 """Two days, and the fences around them."""
+
+
+class Hiding:
+    """A MinIO whose disk lost a few bytes: `hidden` keys are in no listing, and are refused."""
+
+    def __init__(self, driver: MemoryDriver) -> None:
+        self.name = driver.name
+        self.hidden: set[str] = set()
+        self._driver = driver
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = PAGE) -> Page:
+        page = await self._driver.list(prefix, after=after, limit=limit)
+        return Page([entry for entry in page.entries if entry.key not in self.hidden], page.more)
+
+    async def get(self, key: str) -> Object:
+        self._refuse(key)
+        return await self._driver.get(key)
+
+    async def stat(self, key: str) -> Entry:
+        self._refuse(key)
+        return await self._driver.stat(key)
+
+    def _refuse(self, key: str) -> None:
+        if key in self.hidden:
+            raise Unavailable("503 SlowDown")
+
+
+@pytest.fixture
+def hiding(shelf: MemoryDriver) -> Hiding:
+    return Hiding(shelf)
+
+
+@pytest.fixture
+async def damaged(hiding: Hiding, pass_: Pass) -> AsyncIterator[Yard]:
+    """A replica on such a store."""
+    async with yard(hiding, pass_) as found:
+        yield found
 
 
 async def test_an_image_that_is_deleted_before_it_is_read_and_pushed_again_keeps_its_layers(
@@ -52,3 +101,94 @@ async def test_an_image_that_went_between_two_looks_and_comes_again_keeps_its_la
     report = await here.collect()
     assert (report.gone["copies"].count, report.kept) == (39, {"needed": 1})
     assert await other.read(last) == b"%d" % layers.index(last)
+
+
+async def test_a_manifest_that_the_store_hides_keeps_its_layers_while_a_tag_names_it(
+    damaged: Yard, hiding: Hiding
+) -> None:
+    image = await damaged.image(b"layer")
+    (key,) = await damaged.keys(keys.manifests(HERE))
+    hiding.hidden.add(key)
+    await damaged.pass_(GRACE)
+    report = await damaged.collect()
+    assert (report.state, report.unreadable) == ("stopped", [f"{HERE}@{image}"])
+    hiding.hidden.clear()
+    assert (await damaged.repository().manifests.get(image))[0].digest == image
+    assert await damaged.read(digest_of(b"layer")) == b"layer"
+
+
+async def test_a_referrer_that_the_store_hides_keeps_its_layers(damaged: Yard, hiding: Hiding) -> None:
+    subject = {"mediaType": OCI_MANIFEST, "digest": digest_of(b"subject"), "size": 1}
+    signature = await damaged.publish(await damaged.push(b"signature"), subject=subject)
+    hiding.hidden.update(await damaged.keys(keys.manifests(HERE)))
+    await damaged.pass_(GRACE)
+    report = await damaged.collect()
+    assert (report.state, report.unreadable) == ("stopped", [f"{HERE}@{signature}"])
+    hiding.hidden.clear()
+    assert await damaged.read(digest_of(b"signature")) == b"signature"
+
+
+async def test_a_manifest_that_is_in_no_listing_and_can_be_read_is_learnt_from_its_tag(
+    damaged: Yard, hiding: Hiding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await damaged.image(b"layer")
+    hiding.hidden.update(await damaged.keys(keys.manifests(HERE)))
+    monkeypatch.setattr(hiding, "_refuse", lambda _key: None)
+    await damaged.pass_(GRACE)
+    report = await damaged.collect()
+    assert (report.state, report.gone, report.kept) == ("done", {}, {"needed": 1})
+
+
+async def test_a_tag_that_cannot_be_read_stops_a_collection_of_its_repository_alone(
+    damaged: Yard, hiding: Hiding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await damaged.image(b"layer")
+    (tag,) = await damaged.keys(keys.tags(HERE))
+    hidden = hiding._refuse
+    monkeypatch.setattr(hiding, "_refuse", lambda key: hidden(key) if key != tag else _refused())
+    await damaged.push(b"free", THERE)
+    await damaged.pass_(GRACE)
+    assert (await damaged.collect()).gone["copies"].count == 1
+    await damaged.push(b"free")
+    await damaged.pass_(GRACE)
+    report = await damaged.collect()
+    assert report.state == "stopped"
+    assert tag in report.reason
+    assert await damaged.read(digest_of(b"free")) == b"free"
+
+
+async def test_a_tag_of_a_deleted_manifest_keeps_nothing(here: Yard) -> None:
+    image = await here.image(b"layer")
+    await here.collect()  # which remembers what it names
+    await here.repository().manifests.delete(image)
+    await here.pass_(GRACE)
+    assert (await here.collect()).gone["copies"].count == 1
+
+
+async def test_bytes_whose_link_the_store_hides_stay_and_everything_else_goes(damaged: Yard, hiding: Hiding) -> None:
+    await damaged.image(b"layer")
+    hiding.hidden.update(await damaged.keys(keys.links(HERE)))
+    await damaged.bytes_without_a_link(b"orphan")
+    freed = 0
+    for _ in range(4):
+        await damaged.pass_(GRACE)
+        report = await damaged.collect()
+        assert report.state == "done"
+        freed += report.freed
+    assert freed == len(b"orphan")
+    hiding.hidden.clear()
+    assert await damaged.read(digest_of(b"layer")) == b"layer"
+
+
+async def test_a_hidden_link_of_another_repository_is_a_link(damaged: Yard, hiding: Hiding) -> None:
+    layer = await damaged.push(b"l" * 200_000)
+    await damaged.mount(layer, HERE, AWAY)
+    await damaged.publish(layer, name=AWAY)
+    hiding.hidden.update(await damaged.keys(keys.links(AWAY)))
+    await damaged.pass_(GRACE)
+    report = await damaged.collect()
+    assert (report.state, report.gone, report.kept) == ("done", {}, {"needed": 1})
+
+
+def _refused() -> None:
+    raise Unavailable("503 SlowDown")
