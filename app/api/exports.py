@@ -1,16 +1,21 @@
 """`/api/v1/export` and `/api/v1/inventory`: images as an archive, and what is here already, for a site without a network."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final, Protocol
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 from app.api.admin import Grants
-from app.api.exchange import Exchange, Headers
-from app.api.imports import flag
-from app.oci.errors import NameInvalid
+from app.api.exchange import CLIENT, ClientGone, Exchange, Headers
+from app.api.imports import drain, flag
+from app.oci.errors import NameInvalid, RegistryError, TooLarge
 from app.oci.names import Name
+
+T = TypeVar("T")
 
 _INVENTORY: Final = 64 << 20
 """Bytes of an inventory that is sent here: nine hundred thousand blobs."""
+_LOOK: Final = 1.0
+"""Seconds between two looks whether the client is still there."""
 
 
 class Download(Protocol):
@@ -26,7 +31,7 @@ class Download(Protocol):
 class Give(Protocol):
     """Exports images, of which only those are seen that `may` allows. Raises RegistryError."""
 
-    async def __call__(
+    def __call__(
         self,
         references: Sequence[str],
         *,
@@ -34,9 +39,9 @@ class Give(Protocol):
         platforms: Sequence[str],
         referrers: bool,
         host: str | None,
-        have: str,
+        have: AsyncIterator[bytes] | None,
         may: Callable[[Name], bool],
-    ) -> Download: ...
+    ) -> Coroutine[Any, Any, Download]: ...
 
 
 class Exports:
@@ -51,23 +56,27 @@ class Exports:
 
         `image` and `platform` (any number), `format`, `referrers` and `host` in the query are the command's options.
         """
-        await self._send(exchange, grants, "")
+        await self._send(exchange, grants, None)
 
     async def post(self, exchange: Exchange, grants: Grants) -> None:
         """As `get`, without the blobs in the inventory that is the body."""
-        text = (await exchange.body(_INVENTORY)).decode("utf-8", "replace")
-        await self._send(exchange, grants, text)
+        inventory = _bounded(exchange)
+        try:
+            await self._send(exchange, grants, inventory)
+        except RegistryError:
+            await drain(inventory)
+            raise
 
     async def get_inventory(self, exchange: Exchange, grants: Grants) -> None:
         """200 with the digests of the blobs of every repository that the caller administers, one a line."""
         headers: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
         await exchange.stream(200, headers, self._inventory(grants.administers))
 
-    async def _send(self, exchange: Exchange, grants: Grants, have: str) -> None:
+    async def _send(self, exchange: Exchange, grants: Grants, have: AsyncIterator[bytes] | None) -> None:
         images = exchange.query("image")
         if not any(images):
             raise NameInvalid("name an image in the query, such as image=team/app:v1")
-        found = await self._give(
+        giving = self._give(
             images,
             form=exchange.parameter("format") or "combined",
             platforms=exchange.query("platform"),
@@ -76,9 +85,32 @@ class Exports:
             have=have,
             may=grants.administers,
         )
+        found = await _while_there(exchange, giving)
         headers: Headers = [
             (b"content-type", b"application/x-tar"),
             (b"content-length", b"%d" % found.size),
             (b"content-disposition", b'attachment; filename="images.tar"'),
         ]
         await exchange.stream(200, headers, found.chunks())
+
+
+async def _bounded(exchange: Exchange) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises TooLarge."""
+    async for chunk in exchange.chunks():
+        if exchange.received > _INVENTORY:
+            raise TooLarge(f"at most {_INVENTORY} bytes")
+        yield chunk
+
+
+async def _while_there(exchange: Exchange, work: Coroutine[Any, Any, T]) -> T:
+    """What comes of `work`, which is given up when the client goes away. Raises ClientGone."""
+    gone = exchange.scope.get("extensions", {}).get(CLIENT, {}).get("gone", lambda: False)
+    task = asyncio.create_task(work)
+    try:
+        while not (await asyncio.wait([task], timeout=_LOOK))[0]:
+            if gone():
+                raise ClientGone
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

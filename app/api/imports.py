@@ -81,7 +81,7 @@ class Imports:
                 may_pull=grants.may_pull,
             )
         except RegistryError:
-            await _drain(chunks)
+            await drain(chunks)
             raise
         bad = [image for image in found if image.trouble is not None]
         document: dict[str, Any] = {"images": [described(image) for image in found]}
@@ -115,7 +115,8 @@ def flag(exchange: Exchange, name: str) -> bool:
     raise SizeInvalid(f"{name} is true or false")
 
 
-async def _drain(chunks: AsyncIterator[bytes]) -> None:
+async def drain(chunks: AsyncIterator[bytes]) -> None:
+    """Reads what is left of a body that is refused, unless it is much."""
     read = 0
     async for chunk in chunks:
         read += len(chunk)

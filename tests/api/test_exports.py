@@ -1,18 +1,23 @@
 """Exports over HTTP: archives with a length, for those with the admin right, and never a whole one with a wrong byte."""
 
+import asyncio
 import io
 import json
 import tarfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from app.api.exchange import CLIENT, Receive, Scope, Send
 from app.auth.htpasswd import add
+from storage import Object
 from tests.api.conftest import Create
 from tests.api.test_access import basic
-from tests.services.app import CutOff, Running
-from tests.services.client import Answer, digest_of
+from tests.services.app import CutOff, InProcess, Running
+from tests.services.client import Answer, Client, digest_of
 
 IMAGES = "/api/v1/export?image=team/app:v1"
 
@@ -70,6 +75,52 @@ async def test_an_inventory_in_the_body_makes_a_delta(service: Running) -> None:
     assert base not in found
     assert {more, f"blobs/{image.digest.replace(':', '/')}"} <= found.keys()
     (await service.client.ask("POST", IMAGES, body=b"no inventory")).expect(400)
+
+
+async def test_an_inventory_above_the_limit_is_refused(service: Running) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"# edge-registry inventory 1\n"
+        while True:
+            yield f"{digest_of(b'base')}\n".encode() * 10_000
+
+    (await service.client.ask("POST", IMAGES, body=endless())).expect(413)
+
+
+async def test_more_than_a_thousand_images_at_once_are_refused(service: Running) -> None:
+    image = await service.client.push_image("team/app", None, b"base")
+    for start in range(0, 1001, 143):
+        query = "&".join(f"tag=v{number}" for number in range(start, start + 143))
+        (await service.client.put_manifest("team/app", f"{image.digest}?{query}", image.data)).expect(201)
+    answer = (await service.client.get("/api/v1/export?image=team/app:*")).expect(400)
+    assert "at most 1000 images" in answer.json()["errors"][0]["message"]
+    (await service.client.get("/api/v1/export?image=team/app:v??")).expect(200)
+
+
+async def test_an_export_ends_when_nobody_waits_for_it_any_more(service: Running) -> None:
+    await service.client.push_image("team/app", "v1", b"base")
+    begun, ended, left = asyncio.Event(), asyncio.Event(), False
+
+    async def never(_key: str) -> Object:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"] = {CLIENT: {"gone": lambda: left}}
+        await service.app(scope, receive, send)
+
+    with patch.object(service.store.driver, "get", never):
+        asking = asyncio.create_task(Client(InProcess(application)).get(IMAGES))
+        await begun.wait()
+        assert not ended.is_set()
+        left = True
+        async with asyncio.timeout(10):
+            await ended.wait()
+            await asyncio.gather(asking, return_exceptions=True)
+    assert service.events()[-1]["error"] == "the client went away"
 
 
 async def test_a_blob_that_has_decayed_cuts_the_download(service: Running) -> None:

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import tarfile
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,11 +21,13 @@ from app.proxy.pins import own_platform
 from app.registry import keys
 from app.registry.publishing import first_linked
 from app.registry.registry import Registry
+from app.transfer.exports.choosing import TooManyImages
 from app.transfer.exports.contents import DELTA, IMAGE_NAME, NAME, REF_NAME
 from app.transfer.exports.exporting import Format
-from app.transfer.exports.inventory import held, inventory
+from app.transfer.exports.inventory import HEADER, held, inventory, received
 from app.transfer.exports.tarball import Member, Tarball
 from storage import Corrupt
+from tests.transfer.archives import chunked
 from tests.transfer.exported import Shelf, described, inventory_file
 
 
@@ -360,6 +363,51 @@ def test_what_is_no_inventory_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(StartError, match=r"have\.txt"):
         held(path)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 4096])
+async def test_an_inventory_is_read_in_whatever_pieces_it_comes(shelf: Shelf, size: int) -> None:
+    digests = [digest_of(b"%d" % number, algorithm) for number in range(9) for algorithm in ("sha256", "sha512")]
+    for ending in ("", "\n"):
+        text = "\n".join([HEADER, *digests]) + ending
+        found = await received(chunked(text.encode(), size))
+        assert all(digest in found for digest in digests)
+        assert digest_of(b"other") not in found
+    assert digests[0] not in await received(chunked(b"", size))
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xff" * 9000, b"nonsense\n", f"{HEADER}\n\n".encode(), f"{HEADER}\nsha256:{'a' * 9000}\n".encode()]
+)
+async def test_a_body_that_is_no_inventory_is_refused(body: bytes) -> None:
+    with pytest.raises(StartError, match="the body"):
+        await received(chunked(body, 1000))
+
+
+async def test_an_inventory_of_very_many_blobs_takes_little_memory() -> None:
+    count = 50_000
+
+    async def body() -> AsyncIterator[bytes]:
+        yield f"{HEADER}\n".encode()
+        for start in range(0, count, 1000):
+            yield b"".join(f"sha256:{number:064x}\n".encode() for number in range(start, start + 1000))
+
+    tracemalloc.start()
+    try:
+        found = await received(body())
+        assert tracemalloc.get_traced_memory()[1] < 200 * count
+    finally:
+        tracemalloc.stop()
+    assert Digest(f"sha256:{count - 1:064x}") in found
+
+
+async def test_more_images_than_are_wanted_at_once_are_refused_and_not_looked_for(shelf: Shelf) -> None:
+    for number in range(4):
+        await shelf.image("team/app", f"v{number}", b"base")
+    assert len((await shelf.prepare("team/app:v[012]", "team/app:v0", most=3)).images) == 3
+    for references in (["team/app:*"], ["team/app:v0", "team/app:v[123]"]):
+        with pytest.raises(TooManyImages, match="at most 3 images"):
+            await shelf.prepare(*references, most=3)
 
 
 @pytest.mark.parametrize("damage", [b"basE", b"bas", b"based"])

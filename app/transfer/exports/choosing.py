@@ -27,6 +27,12 @@ _PAGE: Final = 1000
 _HERE: Final = "localhost"
 
 
+class TooManyImages(RegistryError):
+    """References mean more images than are exported at once."""
+
+    code, status = "EXPORT_INVALID", 400
+
+
 May = Callable[[Name], bool]
 """Whether whoever exports may have what is in a repository."""
 
@@ -66,12 +72,14 @@ class Choosing:
         *,
         host: str | None = None,
         may: May = lambda _: True,
+        most: int | None = None,
     ) -> None:
-        """`host` is put before the names of what was pushed here; what `may` denies is not seen."""
+        """`host` is put before the names of what was pushed here; what `may` denies is not seen; `most` images are chosen."""
         known = list(upstreams)
         self._bucket = bucket
         self._host = host
         self._may = may
+        self._most = most
         self._prefixes = {upstream.prefix: upstream.name for upstream in known}
         self._by_name = {name: upstream for upstream in known for name in upstream.names}
         self._by_name |= {name.replace(":", "_"): upstream for name, upstream in self._by_name.items()}
@@ -80,13 +88,20 @@ class Choosing:
     async def all(self, references: Iterable[str]) -> list[Chosen]:
         """What the references mean, each image once, in the order of their names.
 
-        Raises ManifestUnknown with a line for each reference that means nothing here, and Unavailable.
+        Raises ManifestUnknown with a line for each reference that means nothing here, TooManyImages, and Unavailable.
         """
         found: dict[str, Chosen] = {}
         problems = []
         for text in dict.fromkeys(references):
             try:
-                found |= {str(chosen): chosen for chosen in await self._meant(text)}
+                async for chosen in self._meant(text):
+                    found[str(chosen)] = chosen
+                    if self._most is not None and len(found) > self._most:
+                        raise TooManyImages(
+                            f"at most {self._most} images at once: name fewer, or use `edge-registry export`"
+                        )
+            except TooManyImages:
+                raise
             except RegistryError as exc:
                 if exc.status >= 500:
                     raise
@@ -95,12 +110,15 @@ class Choosing:
             raise ManifestUnknown("\n".join(problems))
         return [found[title] for title in sorted(found)]
 
-    async def _meant(self, text: str) -> list[Chosen]:
+    async def _meant(self, text: str) -> AsyncIterator[Chosen]:
         names, reference = _split(text)
         for candidate in self._candidates(names):
-            found = [chosen async for chosen in self._found(candidate, reference)]
-            if found:
-                return found
+            is_here = False
+            async for chosen in self._found(candidate, reference):
+                is_here = True
+                yield chosen
+            if is_here:
+                return
         if _GLOB.search(names) or _GLOB.search(reference):
             raise ManifestUnknown("no image here is called so (a name without a tag means `latest`; `:*` is every tag)")
         raise ManifestUnknown("it is not here")

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -56,7 +56,7 @@ def contents(
     images: Sequence[Image],
     loadable: Mapping[str, Loadable],
     form: Format,
-    have: Collection[Digest] = (),
+    have: Container[Digest] = (),
 ) -> Contents:
     """Lays out `images`, without the blobs in `have`; `loadable` holds what Docker can have, by the name of its image."""
     if form is Format.DOCKER:

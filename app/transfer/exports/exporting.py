@@ -1,8 +1,6 @@
 """Exports: what a wish means here, laid out as the archive that will be written."""
 
-import asyncio
-import io
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,13 +14,15 @@ from app.registry.bucket import Bucket
 from app.transfer.exports.choosing import Choosing, May
 from app.transfer.exports.contents import Contents, Format, contents
 from app.transfer.exports.gathering import Gathering, Image
-from app.transfer.exports.inventory import held, inventory
+from app.transfer.exports.inventory import inventory, received
 from app.transfer.exports.loadable import Loadable, loadable
 from app.transfer.exports.tarball import Tarball
 
 __all__ = ["Export", "Exporter", "Format", "Wish"]
 
 _LINES: Final = 1000
+_MOST: Final = 1000
+"""Images of one download: each takes a few requests to the store before the first byte can go out."""
 _FILES: Final = (Format.COMBINED, Format.OCI, Format.DOCKER)
 _FETCHES_NOTHING: Final = "export fetches nothing: pull it, or `edge-registry pin add` it, first"
 
@@ -39,16 +39,17 @@ class Wish:
 
     `references` may be globs. `platforms` are those of an index that must be here (EVERY: all of them); none: whichever are
     here. `referrers` takes signatures along, `have` leaves blobs out, `host` goes before the names of what was pushed here,
-    and what `may` denies is not seen.
+    and what `may` denies is not seen. More images than `most` are refused.
     """
 
     references: Sequence[str]
     form: Format = Format.COMBINED
     platforms: Sequence[str] = ()
     referrers: bool = False
-    have: Collection[Digest] = field(default_factory=frozenset)
+    have: Container[Digest] = field(default_factory=frozenset)
     host: str | None = None
     may: May = lambda _: True
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,9 @@ class Exporter:
 
     async def prepare(self, wish: Wish) -> Export:
         """Looks up all that is wished for. Raises ManifestUnknown or BlobUnknown with a line for each image that is not
-        here as it is wanted, ExportRefused, and Unavailable."""
+        here as it is wanted, ExportRefused, TooManyImages, and Unavailable."""
         platforms = _platforms(wish)
-        choosing = Choosing(self._bucket, self._upstreams, self._default, host=wish.host, may=wish.may)
+        choosing = Choosing(self._bucket, self._upstreams, self._default, host=wish.host, may=wish.may, most=wish.most)
         chosen = await choosing.all(wish.references)
         gathering = Gathering(self._bucket, platforms, referrers=wish.referrers and wish.form is not Format.DOCKER)
         images: list[Image] = []
@@ -94,15 +95,17 @@ class Exporter:
         found = await self._loadable(images, platforms, wish, remarks)
         return Export(images, contents(self._bucket, images, found, wish.form, wish.have), remarks)
 
-    async def download(self, references: Sequence[str], *, form: str, have: str, **wish: Any) -> Tarball:
-        """As `prepare`, for a client that wants a file: `form` is a name of a format, `have` the text of an inventory."""
+    async def download(
+        self, references: Sequence[str], *, form: str, have: AsyncIterator[bytes] | None, **wish: Any
+    ) -> Tarball:
+        """As `prepare`, for a client that wants a file: `form` is a name of a format, `have` an inventory as it comes."""
         if form not in _FILES:
             raise ExportRefused(f"{form[:40]!r} is no format: there are {', '.join(_FILES)}")
         try:
-            known = await asyncio.to_thread(held, io.StringIO(have)) if have else frozenset()
+            known = await received(have) if have else frozenset[Digest]()
         except StartError as exc:
             raise ExportRefused(str(exc)) from exc
-        return (await self.prepare(Wish(references, Format(form), have=known, **wish))).tarball()
+        return (await self.prepare(Wish(references, Format(form), have=known, most=_MOST, **wish))).tarball()
 
     async def inventory(self, may: May = lambda _: True) -> AsyncIterator[bytes]:
         """The lines of what is here, many at once, for `have` elsewhere. Raises StorageError."""

@@ -3,7 +3,7 @@
 import os
 import tarfile
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Container, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
@@ -18,6 +18,21 @@ from app.transfer.exports.choosing import May
 
 HEADER: Final = "# edge-registry inventory 1"
 _BLOBS: Final = "blobs/"
+_LINE: Final = 1024
+"""Bytes of a line that is none of an inventory."""
+
+
+class Held(Container[Digest]):
+    """Very many digests: their bytes alone are a quarter of their text in memory."""
+
+    def __init__(self) -> None:
+        self._raw: set[bytes] = set()
+
+    def add(self, digest: Digest) -> None:
+        self._raw.add(_raw(digest))
+
+    def __contains__(self, digest: object) -> bool:
+        return isinstance(digest, str) and _raw(digest) in self._raw
 
 
 async def inventory(bucket: Bucket, may: May = lambda _: True) -> AsyncIterator[str]:
@@ -33,6 +48,21 @@ async def inventory(bucket: Bucket, may: May = lambda _: True) -> AsyncIterator[
             if digest != last and may(keys.holding(listed.key)[1]):
                 yield digest
                 last = digest
+
+
+async def received(chunks: AsyncIterator[bytes]) -> Held:
+    """What an inventory holds that comes in pieces; nothing, where nothing comes.
+
+    Raises StartError, and what the stream raises.
+    """
+    found, number = Held(), 0
+    async for line in _split(chunks):
+        number += 1
+        if number == 1:
+            _demand_header(line, "the body")
+        else:
+            found.add(_digest(line, number, "the body"))
+    return found
 
 
 def held(source: Path | IO[str]) -> set[Digest]:
@@ -65,14 +95,39 @@ def _paths(source: Path) -> Iterator[str]:
 
 def _lines(text: IO[str], name: str) -> Iterator[Digest]:
     """The digests of an inventory. Raises StartError."""
-    first = text.readline().strip()
-    if first != HEADER:
-        raise StartError(f"{name} is no inventory: it does not begin with {HEADER!r}")
+    _demand_header(text.readline(), name)
     for number, line in enumerate(text, 2):
-        try:
-            yield parse_digest(line.strip())
-        except DigestInvalid:
-            raise StartError(f"{name}: line {number} is no digest") from None
+        yield _digest(line, number, name)
+
+
+async def _split(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """The lines; one that is far too long comes in pieces."""
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace")
+        if len(rest) > _LINE:
+            yield rest.decode("utf-8", "replace")
+            rest = b""
+    if rest:
+        yield rest.decode("utf-8", "replace")
+
+
+def _demand_header(line: str, name: str) -> None:
+    if line.strip() != HEADER:
+        raise StartError(f"{name} is no inventory: it does not begin with {HEADER!r}")
+
+
+def _digest(line: str, number: int, name: str) -> Digest:
+    try:
+        return parse_digest(line.strip())
+    except DigestInvalid:
+        raise StartError(f"{name}: line {number} is no digest") from None
+
+
+def _raw(digest: str) -> bytes:
+    return bytes.fromhex(digest.partition(":")[2])
 
 
 def _named(paths: Iterator[str]) -> Iterator[Digest]:
