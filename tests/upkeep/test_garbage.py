@@ -54,6 +54,25 @@ async def test_what_a_deleted_image_alone_needed_goes_on_every_store(anywhere: Y
     assert anywhere.alarms == []
 
 
+async def test_every_kind_of_garbage_goes_on_every_store_whoever_collects_beside(anywhere: Yard) -> None:
+    await _crowd(anywhere)
+    async with yard(anywhere.driver, anywhere.pass_) as other:
+        first, second = await asyncio.gather(anywhere.collect(), other.collect())
+        assert [first.state, second.state] == ["done", "done"]
+        assert {"copies", "orphans", "uploads", "intents", "holders", "referrers", "leases"} <= {
+            *first.gone,
+            *second.gone,
+        }
+        await _demand_needed(anywhere)
+        await anywhere.pass_(GRACE)
+        await other.collect()
+        await _demand_needed(other)
+    left = {_kind(key) for key in await anywhere.keys() if not key.startswith("upkeep/keys/")}
+    assert left == {"blobs", "catalog", "data", "repositories", "upkeep/reports"}
+    assert (len(await anywhere.keys(keys.DATA)), len(await anywhere.keys(keys.HOLDERS))) == (2, 3)
+    assert [key for key in await anywhere.keys("repositories/") if "/_referrers/" in key] == []
+
+
 async def test_a_layer_without_a_manifest_stays_for_the_grace_period(here: Yard) -> None:
     layer = await here.push(b"layer")
     await here.pass_(47 * HOUR)
@@ -624,7 +643,7 @@ async def _crowd(at: Yard) -> None:
     await at.driver.put(keys.referrer(HERE, layer, digest_of(b"nothing"), keys.fresh()), b"{}")
     await at.driver.put(f"{keys.LEASES}dead", b"{}")
     await at.bucket.close()
-    await at.pass_(HOUR)
+    await at.pass_(0.5 * HOUR)
     await at.collect()  # suspects the orphan
     await at.pass_(GRACE)
 

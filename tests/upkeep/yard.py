@@ -208,5 +208,7 @@ async def yard(driver: Driver, pass_: Callable[[float], Awaitable[None]], **give
     """Entered while it is used."""
     found = Yard(driver, pass_, **given)
     await found.bucket.signing.start()
-    yield found
-    await found.close()
+    try:
+        yield found
+    finally:
+        await found.close()
