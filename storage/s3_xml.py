@@ -1,7 +1,7 @@
 """The XML that S3 speaks: listings, errors, multipart answers."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -11,21 +11,33 @@ from storage.errors import Corrupt
 
 
 def parse_listing(body: bytes) -> Page:
-    """A ListObjectsV2 answer that was asked for with `encoding-type=url`."""
+    """A ListObjectsV2 answer that was asked for with `encoding-type=url`.
+
+    Raises Corrupt for anything else: what somebody between here and the store says instead is no empty listing.
+    """
     root = _root(body)
-    space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
-    entries = []
-    for item in root.iterfind(f"{space}Contents"):
-        fields = {child.tag: child.text or "" for child in item}
-        entries.append(
-            Entry(
-                key=unquote_plus(fields[f"{space}Key"]),
-                size=int(fields[f"{space}Size"]),
-                modified=datetime.fromisoformat(fields[f"{space}LastModified"]).timestamp(),
-                version=fields[f"{space}ETag"],
-            )
-        )
-    return Page(entries, more=root.findtext(f"{space}IsTruncated") == "true")
+    if _local(root.tag) != "ListBucketResult":
+        raise Corrupt("the store's listing is none")
+    space = root.tag.removesuffix("ListBucketResult")
+    more = root.findtext(f"{space}IsTruncated")
+    if more not in ("true", "false"):
+        raise Corrupt("the store's listing does not say whether it is whole")
+    try:
+        return Page([_entry(item, space) for item in root.iterfind(f"{space}Contents")], more == "true")
+    except (KeyError, ValueError, OverflowError) as exc:
+        raise Corrupt(f"the store's listing cannot be understood: {exc}") from exc
+
+
+def _entry(item: ElementTree.Element, space: str) -> Entry:
+    """One key of a listing. Raises KeyError, ValueError, OverflowError."""
+    fields = {child.tag: child.text or "" for child in item}
+    modified = datetime.fromisoformat(fields[f"{space}LastModified"])
+    return Entry(
+        key=unquote_plus(fields[f"{space}Key"]),
+        size=int(fields[f"{space}Size"]),
+        modified=(modified if modified.tzinfo else modified.replace(tzinfo=UTC)).timestamp(),
+        version=fields[f"{space}ETag"],
+    )
 
 
 def parse_fields(body: bytes) -> dict[str, str]:
