@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from app.api.admin import Grants
-from app.api.exchange import Exchange
+from app.api.exchange import CLIENT, Exchange
 from app.oci.errors import RegistryError, SizeInvalid, TooLarge, Unsupported
 from app.oci.names import Name
 from app.quantities import size_text
@@ -35,7 +35,7 @@ class Outcome(Protocol):
 class Take(Protocol):
     """Imports an archive as it comes, for a user who may do so much. Raises RegistryError, and what the stream raises."""
 
-    async def __call__(
+    async def __call__(  # noqa: PLR0913  (what is asked, and by whom)
         self,
         chunks: AsyncIterator[bytes],
         *,
@@ -47,6 +47,7 @@ class Take(Protocol):
         by: str | None,
         may_push: Callable[[Name], bool],
         may_pull: Callable[[Name], bool],
+        gone: Callable[[], bool],
     ) -> Sequence[Outcome]: ...
 
 
@@ -79,6 +80,7 @@ class Imports:
                 by=grants.user or "import",
                 may_push=grants.administers,
                 may_pull=grants.may_pull,
+                gone=exchange.scope.get("extensions", {}).get(CLIENT, {}).get("gone", lambda: False),
             )
         except RegistryError:
             await drain(chunks)

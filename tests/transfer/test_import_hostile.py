@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 import os
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from backports import zstd
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from app.oci.errors import RegistryError
+from app.oci.errors import RegistryError, Unavailable
+from app.oci.manifests import Manifest, parse_manifest
 from app.transfer.errors import ArchiveRefused, CutShort
 from app.transfer.imports.importing import Wish
 from app.transfer.imports.tar_reader import MEMBERS
@@ -177,7 +179,7 @@ async def test_an_image_that_lies_about_a_layer_takes_nothing_from_those_that_ha
         ("a/layer.tar", layer),
         ("b/layer.tar", lie),
         ("one.json", config_of(layer)),
-        ("two.json", config_of(layer)),
+        ("two.json", config_of(layer) + b" "),
         ("manifest.json", json.dumps(listed).encode()),
     ]
     one, two = await target.bring(files, how)
@@ -259,6 +261,58 @@ async def test_an_index_that_names_the_same_thing_a_million_times_over_is_looked
         files = [*files, blob(data)]
     [found] = await target.bring([LAYOUT, index_json(entry(data, INDEX, name="a/b:1")), *files], how)
     assert found.trouble is None
+
+
+async def test_a_manifest_of_many_names_is_read_once_and_off_the_event_loop(
+    target: Target, how: How, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty kilobytes of names over a manifest of megabytes held the event loop for minutes."""
+    readers: list[threading.Thread] = []
+
+    def noted(data: bytes, media_type: str | None) -> Manifest:
+        readers.append(threading.current_thread())
+        return parse_manifest(data, media_type)
+
+    monkeypatch.setattr("app.transfer.imports.outline.parse_manifest", noted)
+    image = picture(b"layer", annotations={"long": "x" * 100_000})
+    names = [f"team/app{place % 2}:v{place}" for place in range(40)]
+    names.sort()
+    files = [LAYOUT, index_json(*[entry(image.data, name=name) for name in names]), *image.files]
+    found = await target.bring(files, how)
+    assert [(one.name, one.trouble) for one in found] == [(name, None) for name in names]
+    for name in names:
+        assert await target.whole(*name.split(":")) == image.digest
+    assert len(readers) == 1
+    assert readers[0] is not threading.main_thread()
+
+
+async def test_an_archive_that_lists_too_many_images_is_refused(target: Target, how: How) -> None:
+    image = picture(b"layer")
+    names = [entry(image.data, name=f"team/app:v{place}") for place in range(1001)]
+    await refused(target, how, [LAYOUT, index_json(*names), *image.files], "lists more than 1000 images")
+
+
+async def test_manifests_that_are_made_of_an_archive_are_bounded_together(
+    target: Target, how: How, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.transfer.imports.docker_archive._MANIFESTS", 50_000)
+    files = [("l", b"layer"), *[(f"{place}.json", config_of(*[b"layer"] * (place + 100))) for place in range(4)]]
+    listed = [
+        {"Config": f"{place}.json", "RepoTags": [f"a/b:{place}"], "Layers": ["l"] * (place + 100)} for place in range(4)
+    ]
+    found = await target.bring([*files, ("manifest.json", json.dumps(listed).encode())], how)
+    assert found[0].trouble is None
+    assert found[3].trouble == "the images of the archive have too many layers"
+
+
+async def test_an_import_stops_when_nobody_waits_for_it(target: Target, how: How) -> None:
+    images = [(picture(b"%d" % place), f"team/app:v{place}") for place in range(3)]
+    answers = [False, True]
+    with pytest.raises(Unavailable):
+        await target.bring(layout(*images), how, gone=lambda: answers.pop(0))
+    assert await target.whole("team/app", "v0") == images[0][0].digest
+    assert not [key for key in await target.keys() if key.endswith(("/_tags/v1", "/_tags/v2"))]
+    assert await target.loose() == set()
 
 
 async def test_a_bomb_is_noticed_long_before_it_is_unpacked(target: Target, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ They hold no manifest, so one is made, always the same from the same archive. By
 not compressed stay so, and have the digest that the config names; compressed ones have the digest that they had in a registry.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -24,6 +25,8 @@ _CONFIG: Final = "application/vnd.docker.container.image.v1+json"
 _LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
 _COMPRESSED: Final = ((b"\x1f\x8b", f"{_LAYER}.gzip"), (b"\x28\xb5\x2f\xfd", f"{_LAYER}.zstd"))
 _MOST_LAYERS: Final = 4096
+_MANIFESTS: Final = 32 << 20
+"""Bytes of all manifests that are made of one archive, which lie in memory: whole systems have a few KiB."""
 
 
 class DockerArchive:
@@ -32,11 +35,13 @@ class DockerArchive:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._entries: list[Any] = []
+        self._tops: dict[int, Descriptor] = {}
         self._manifests: dict[Digest, bytes] = {}
+        self._made = 0
         self._blobs: dict[Digest, str] = {}
 
     async def images(self) -> Sequence[Listed]:
-        entries = parsed(await self._archive.document(LIST), LIST)
+        entries = await asyncio.to_thread(parsed, await self._archive.document(LIST), LIST)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise ArchiveRefused("manifest.json lists no images")
         self._entries = entries
@@ -49,7 +54,12 @@ class DockerArchive:
         return found
 
     async def top(self, listed: Listed) -> Descriptor:
-        entry = self._entries[listed.place]
+        if listed.place not in self._tops:
+            self._tops[listed.place] = await self._top(self._entries[listed.place])
+        return self._tops[listed.place]
+
+    async def _top(self, entry: Mapping[str, Any]) -> Descriptor:
+        """Makes the manifest of an image. Raises ArchiveRefused, Unavailable."""
         config, layers = entry.get("Config"), entry.get("Layers") or []
         if not isinstance(config, str) or not isinstance(layers, list) or len(layers) > _MOST_LAYERS:
             raise ArchiveRefused("manifest.json names no config, or no layers")
@@ -66,6 +76,9 @@ class DockerArchive:
         }
         data = json.dumps(manifest, indent=3).encode()
         digest = digest_of(data)
+        self._made += len(data)
+        if self._made > _MANIFESTS:
+            raise ArchiveRefused("the images of the archive have too many layers")
         self._manifests[digest] = data
         return Descriptor(DOCKER_MANIFEST, digest, len(data))
 
@@ -83,7 +96,7 @@ class DockerArchive:
         """The digests of the layers, not compressed, as the config names them."""
         if await self._archive.size(config) is None:
             raise ArchiveRefused(f"{shown(config)} is not in the archive")
-        document = parsed(await self._archive.document(config), config)
+        document = await asyncio.to_thread(parsed, await self._archive.document(config), config)
         rootfs = document.get("rootfs") if isinstance(document, dict) else None
         found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
         try:

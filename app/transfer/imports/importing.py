@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,8 @@ from app.registry.bucket import Bucket, side_by_side
 from app.registry.failures import translated
 from app.registry.manifests import Manifests
 from app.registry.publishing import first_linked, holding, usable
-from app.registry.tags import read_living
+from app.registry.stored import first_entry
+from app.registry.tags import read_living, write
 from app.transfer.errors import ArchiveRefused, shown
 from app.transfer.imports.archive import Archive, Progress, Streamed, open_archive
 from app.transfer.imports.docker_archive import LIST, DockerArchive
@@ -30,6 +31,8 @@ from app.transfer.settings import TransferSettings
 
 _ENDS_ALL: Final = (Unavailable, StoreFull)
 """What is wrong with the store is wrong for every image."""
+_MOST: Final = 1000
+"""The most names of images in one archive."""
 _NAMELESS: Final = "the archive does not say what it is called: give it a name, with --name"
 
 
@@ -37,7 +40,8 @@ _NAMELESS: Final = "the archive does not say what it is called: give it a name, 
 class Wish:
     """How an archive is imported. `given`, `prefix` and `keep_host` as in `Naming`; `platforms` of indexes, none for all.
 
-    `by` is noted in the tags; `may_push` and `may_pull` say what whoever imports may do with a repository.
+    `by` is noted in the tags; `may_push` and `may_pull` say what whoever imports may do with a repository, and `gone`
+    whether nobody waits for the end any more.
     """
 
     given: str = ""
@@ -48,6 +52,7 @@ class Wish:
     by: str | None = None
     may_push: Callable[[Name], bool] = lambda _: True
     may_pull: Callable[[Name], bool] = lambda _: True
+    gone: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,8 @@ class Importer:
         listed = await contents.images()
         if not listed:
             raise ArchiveRefused("there is no image in the archive")
+        if len(listed) > _MOST:
+            raise ArchiveRefused(f"the archive lists more than {_MOST} images")
         return await _Run(self._bucket, stash, contents, wish, naming).all(listed)
 
 
@@ -129,7 +136,8 @@ class _Run:
         self._contents = contents
         self._wish = wish
         self._naming = naming
-        self._published: dict[Digest, list[Name]] = {}
+        self._published: dict[Digest, dict[Name, Imported]] = {}
+        self._last: tuple[Descriptor, Outline] | None = None
         self._counted: set[Digest] = set()
 
     async def all(self, listed: Sequence[Listed]) -> list[Imported]:
@@ -172,9 +180,9 @@ class _Run:
         result = Imported(str(image), trouble=_NAMELESS)
         try:
             top = await self._contents.top(image)
-            outline = await outlined(self._contents, top, self._wish.platforms, self._holder(None))
-            homes = self._published.get(outline.subject, []) if outline.subject else []
-            for name in homes:
+            outline = await self._outlined(top, None)
+            homes = self._published.get(outline.subject, {}) if outline.subject else {}
+            for name in list(homes):
                 result = await self._publish(image, Called(name, None), top)
         except _ENDS_ALL:
             raise
@@ -184,11 +192,16 @@ class _Run:
 
     async def _publish(self, image: Listed, called: Called, top: Descriptor) -> Imported:
         """Raises ArchiveRefused, Denied and what a push raises."""
+        if self._wish.gone():
+            raise Unavailable("nobody waits for the import any more")
         if not self._wish.may_push(called.name):
             raise Denied(f"images may not be imported into {called.name}")
         if called.tag is not None and self._naming.is_promised(called.name, called.tag):
             await self._demand_still(called.name, called.tag, top.digest)
-        outline = await outlined(self._contents, top, self._wish.platforms, self._holder(called.name))
+        earlier = self._published.get(top.digest, {}).get(called.name)
+        if earlier is not None and await self._tagged(called, top.digest):
+            return replace(earlier, image=str(image), name=str(called), new=0)
+        outline = await self._outlined(top, called.name)
         there = await side_by_side(lambda digest: self._linked(called.name, digest), outline.blobs)
         missing = {digest for digest, linked in zip(outline.blobs, there, strict=True) if not linked}
         kept = [await self._contents.keep(digest) for digest in outline.blobs if digest in missing - outline.held]
@@ -198,8 +211,27 @@ class _Run:
             await side_by_side(lambda blob: self._stash.link(called.name, blob), kept)
             await side_by_side(lambda digest: self._mount(called.name, digest), outline.held & missing)
             await self._sheets(called, outline)
-        self._published.setdefault(top.digest, []).append(called.name)
-        return Imported(str(image), str(called), top.digest, outline.size, new, outline.left_out)
+        result = Imported(str(image), str(called), top.digest, outline.size, new, outline.left_out)
+        self._published.setdefault(top.digest, {})[called.name] = result
+        return result
+
+    @translated
+    async def _tagged(self, called: Called, digest: Digest) -> bool:
+        """Gives one more tag to what this import has published; False where that is gone again."""
+        if self._wish.dry_run or called.tag is None:
+            return True
+        entry = await first_entry(self._bucket, called.name, digest)
+        if entry is not None:
+            await write(self._bucket, called.name, called.tag, entry, self._wish.by)
+        return entry is not None
+
+    async def _outlined(self, top: Descriptor, name: Name | None) -> Outline:
+        """What an image consists of; where it is in the archive with all of it, that is the same under its next name."""
+        if self._last is not None and self._last[0] == top:
+            return self._last[1]
+        outline = await outlined(self._contents, top, self._wish.platforms, self._holder(name))
+        self._last = None if outline.held or outline.left_out else (top, outline)
+        return outline
 
     async def _new(self, kept: Sequence[Kept]) -> int:
         """Bytes that no repository held which may be looked into: of others, nobody is told what is in them."""

@@ -3,6 +3,7 @@
 What `ctr image export`, skopeo, crane, buildx and Docker since 25 write; the names of images stand in annotations.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -30,15 +31,8 @@ class Layout:
         self._tops: list[Descriptor] = []
 
     async def images(self) -> Sequence[Listed]:
-        document = parsed(await self._archive.document(INDEX), INDEX)
-        entries = document.get("manifests") if isinstance(document, dict) else None
-        if not isinstance(entries, list):
-            raise ArchiveRefused("index.json lists no manifests")
-        try:
-            self._tops = [parse_descriptor(entry, "index.json") for entry in entries]
-        except ManifestInvalid as exc:
-            raise ArchiveRefused(exc.message) from exc
-        return [_listed(entry, place) for place, entry in enumerate(entries)]
+        self._tops, listed = await asyncio.to_thread(_read, await self._archive.document(INDEX))
+        return listed
 
     async def top(self, listed: Listed) -> Descriptor:
         return self._tops[listed.place]
@@ -47,7 +41,7 @@ class Layout:
         if await self._archive.size(blob_path(digest)) is None:
             return None
         data = await self._archive.document(blob_path(digest))
-        if digest_of(data, algorithm_of(digest)) != digest:
+        if await asyncio.to_thread(digest_of, data, algorithm_of(digest)) != digest:
             raise ArchiveRefused(f"{blob_path(digest)} has other bytes than its name says")
         return data
 
@@ -56,6 +50,19 @@ class Layout:
 
     async def keep(self, digest: Digest) -> Kept:
         return await self._archive.keep(blob_path(digest), digest)
+
+
+def _read(data: bytes) -> tuple[list[Descriptor], list[Listed]]:
+    """What index.json lists. Raises ArchiveRefused."""
+    document = parsed(data, INDEX)
+    entries = document.get("manifests") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ArchiveRefused("index.json lists no manifests")
+    try:
+        tops = [parse_descriptor(entry, "index.json") for entry in entries]
+    except ManifestInvalid as exc:
+        raise ArchiveRefused(exc.message) from exc
+    return tops, [_listed(entry, place) for place, entry in enumerate(entries)]
 
 
 def _listed(entry: Mapping[str, Any], place: int) -> Listed:

@@ -4,10 +4,11 @@ Nothing is stored here. Archives are not trusted: indexes nest to a bound, each 
 is named, and what a descriptor says about a size must be so.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from app.oci.descriptors import Descriptor
 from app.oci.digests import Digest
@@ -29,6 +30,12 @@ _MANIFESTS: Final = 10_000
 """The most manifests of one image."""
 _KINDS: Final = frozenset({"", OCI_MANIFEST, OCI_INDEX, OCI_ARTIFACT, DOCKER_MANIFEST, DOCKER_LIST})
 """Media types of manifests; the caches of BuildKit list blobs where others list manifests."""
+
+_LARGE: Final = 64 << 10
+"""Bytes of a manifest that is not read on the event loop."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Held = Callable[[Digest], Awaitable[bool]]
 """Whether the registry can give a blob that is not in the archive."""
@@ -98,7 +105,7 @@ class _Walk:
             return self._seen[digest]
         if len(data) != descriptor.size:
             raise ArchiveRefused(f"the manifest {digest} has another size than its descriptor says")
-        manifest = parse_manifest(data, descriptor.media_type or None)
+        manifest = await _apart(data, parse_manifest, data, descriptor.media_type or None)
         if depth == 0 and manifest.subject is not None:
             self.found.subject = manifest.subject.digest
         if manifest.is_index:
@@ -112,7 +119,7 @@ class _Walk:
 
     async def _children(self, manifest: Manifest, data: bytes, depth: int) -> tuple[str | None, bool]:
         """What is missing of an index, and whether anything of it is left out."""
-        chosen, absent = choose(json.loads(data)["manifests"], self._platforms)
+        chosen, absent = await _apart(data, _chosen, data, self._platforms)
         if absent and depth == 0:
             raise ArchiveRefused(f"the image is not there for {', '.join(absent)}")
         missing: str | None = None
@@ -136,7 +143,7 @@ class _Walk:
     async def _blobs(self, blobs: Sequence[Descriptor]) -> str | None:
         """Notes the blobs where all can be had; returns which one cannot."""
         held: set[Digest] = set()
-        for blob in blobs:
+        for blob in dict.fromkeys(blobs):
             if blob.digest in self.found.blobs:
                 continue
             size = await self._contents.has(blob.digest)
@@ -149,3 +156,13 @@ class _Walk:
         self.found.blobs |= {blob.digest: blob for blob in blobs}
         self.found.held |= held
         return None
+
+
+async def _apart(data: bytes, read: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """What `read` makes of a document; of a large one in a thread."""
+    return await asyncio.to_thread(read, *args, **kwargs) if len(data) > _LARGE else read(*args, **kwargs)
+
+
+def _chosen(data: bytes, platforms: Sequence[str]) -> tuple[set[Digest], list[str]]:
+    chosen, absent = choose(json.loads(data)["manifests"], platforms)
+    return set(chosen), absent
