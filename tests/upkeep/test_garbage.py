@@ -387,7 +387,7 @@ async def test_killed_before_any_write_the_next_collections_finish_and_nothing_n
                 killed = True
         async with yard(store, pass_) as after:
             await _demand_needed(after)
-            for _ in range(4):  # a derived key goes, its bytes are suspect, they go, their tombstones go
+            for _ in range(3):  # a derived key goes, and its bytes are suspect; they go; their tombstones go
                 await pass_(GRACE)
                 await after.collect()
             await _demand_needed(after)
