@@ -193,9 +193,7 @@ class _Cycle:
                 continue
             for at in range(0, len(rows), _FIRST_BATCH):
                 with suppress(FenceExpired):  # they are found again
-                    gone = await self._sweep.holders(rows[at : at + _FIRST_BATCH])
-                    self._report.lose("holders", gone)
-                    await self._survey.off_loop(self._survey.join.release, [key for key, _ in gone])
+                    self._report.lose("holders", await self._sweep.holders(rows[at : at + _FIRST_BATCH]))
 
     async def _garbage(self, kind: str) -> AsyncIterator[list[tuple[Any, ...]]]:
         async for page in self._survey.rows("SELECT key, size FROM garbage WHERE kind = ?", kind):

@@ -29,9 +29,6 @@ CREATE TABLE link (uuid, repository INT, digest, size INT, modified REAL, needed
 CREATE TABLE manifest (repository INT, digest, nonce, PRIMARY KEY (repository, digest, nonce)) WITHOUT ROWID;
 CREATE TABLE need (repository INT, digest, PRIMARY KEY (repository, digest)) WITHOUT ROWID;
 CREATE TABLE loose_holder (uuid, size INT, digest, name TEXT);
-CREATE INDEX loose_holders ON loose_holder (uuid, name);
-CREATE TABLE held_bytes (uuid PRIMARY KEY, size INT) WITHOUT ROWID;
-CREATE TABLE fresh_holder (uuid);
 CREATE TABLE unlinked (uuid PRIMARY KEY, size INT) WITHOUT ROWID;
 CREATE TABLE doomed (uuid PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE garbage (kind TEXT, key TEXT, size INT);
@@ -143,7 +140,6 @@ class Join:
         self._database.execute("DELETE FROM doomed WHERE uuid IN (SELECT uuid FROM page)")
         loose = "INSERT INTO loose_holder SELECT uuid, size, digest, name FROM page WHERE modified < ?"
         self._database.execute(loose, (oldest,))
-        self._database.execute("INSERT INTO fresh_holder SELECT uuid FROM page WHERE modified >= ?", (oldest,))
         self._database.execute("DELETE FROM page")
         self._database.execute("COMMIT")
 
@@ -157,7 +153,6 @@ class Join:
         self._database.execute("""
             INSERT OR IGNORE INTO unlinked SELECT uuid, size FROM page
             WHERE NOT EXISTS (SELECT 1 FROM link WHERE link.uuid = page.uuid)""")
-        self._database.execute("INSERT OR IGNORE INTO held_bytes SELECT uuid, size FROM page WHERE uuid IN held")
         self._database.execute("DELETE FROM page")
         self._database.execute("COMMIT")
 
@@ -174,24 +169,9 @@ class Join:
         """Bytes that nothing links, and that may go."""
         return self._sums("SELECT count(*), sum(size) FROM unlinked JOIN doomed USING (uuid)")
 
-    def release(self, holders: Iterable[str]) -> None:
-        """Takes note of derived keys that went: bytes that nothing else is said to link are suspect from now on."""
-        found = [keys.holding(key) for key in holders]
-        rows = [(packed_uuid(copy.uuid), name) for copy, name in found]
-        self._many("DELETE FROM loose_holder WHERE uuid = ? AND name = ?", rows)
-        self._many(
-            """
-            INSERT OR IGNORE INTO unlinked SELECT uuid, size FROM held_bytes WHERE uuid = ?1
-              AND NOT EXISTS (SELECT 1 FROM link WHERE uuid = ?1)
-              AND ?1 NOT IN (SELECT uuid FROM loose_holder) AND ?1 NOT IN fresh_holder""",
-            [(uuid,) for uuid, _ in rows],
-        )
-
     def spare(self, uuids: Iterable[str]) -> None:
         """Takes copies that stay though nothing links them."""
-        rows = [(packed_uuid(uuid),) for uuid in uuids]
-        self._many("DELETE FROM unlinked WHERE uuid = ?", rows)
-        self._many("DELETE FROM held_bytes WHERE uuid = ?", rows)
+        self._many("DELETE FROM unlinked WHERE uuid = ?", [(packed_uuid(uuid),) for uuid in uuids])
 
     def forget_orphans(self) -> None:
         """Takes note that they went."""
