@@ -1,7 +1,7 @@
 """What running publications name, as a collector sees it (design, section 5, rule 2)."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from app.oci.errors import Unavailable
 from app.registry import keys
@@ -9,7 +9,7 @@ from app.registry.bucket import Bucket, side_by_side
 from app.registry.clock import store_now
 from app.registry.keys import Copy
 from app.registry.listing import every
-from storage import Entry as Listed, NotFound
+from storage import Corrupt, Entry as Listed, NotFound, Unavailable as StorageUnavailable
 
 
 class Intents:
@@ -26,27 +26,37 @@ class Intents:
         """
         listed = [entry async for entry in every(self._bucket.driver, keys.INTENTS)]
         known = {entry.key: self._read[entry.key] for entry in listed if entry.key in self._read}
-        unread = [entry for entry in listed if entry.key not in known]
-        bodies = await side_by_side(self._get, unread)
-        known |= {entry.key: body for entry, body in zip(unread, bodies, strict=True) if body is not None}
+        known |= await self._understood([entry for entry in listed if entry.key not in known])
         self._read = known
         wanted = {copy.uuid: copy for copy in copies}
         naming = [entry for entry in listed if not wanted.keys().isdisjoint(known.get(entry.key, ()))]
         return {wanted[uuid] for entry in await self._living(naming) for uuid in known[entry.key] if uuid in wanted}
 
-    async def _get(self, entry: Listed) -> frozenset[str] | None:
+    async def _understood(self, unread: Sequence[Listed]) -> Mapping[str, frozenset[str]]:
+        """What each names, by key. One that cannot be read names nothing once it has expired."""
+        found = dict(zip(unread, await side_by_side(self._get, unread), strict=True))
+        torn = {entry: body for entry, body in found.items() if isinstance(body, Exception)}
+        for entry in await self._living(torn):
+            raise Unavailable("an intent cannot be read: nothing is deleted") from torn[entry]
+        return {
+            entry.key: frozenset() if isinstance(body, Exception) else body
+            for entry, body in found.items()
+            if body is not None
+        }
+
+    async def _get(self, entry: Listed) -> frozenset[str] | Exception | None:
+        """The copies that an intent names, or why that cannot be read."""
         try:
             found = await self._bucket.driver.get(entry.key)
+            return frozenset(json.loads(found.data)["copies"])
         except NotFound:
             return None  # released since it was listed: what it published is a manifest or a link now
-        try:
-            return frozenset(json.loads(found.data)["copies"])
-        except (ValueError, KeyError, TypeError) as exc:
-            raise Unavailable("an intent cannot be read: nothing is deleted") from exc
+        except (ValueError, KeyError, TypeError, StorageUnavailable, Corrupt) as exc:
+            return exc
 
-    async def _living(self, naming: Collection[Listed]) -> Collection[Listed]:
+    async def _living(self, found: Collection[Listed]) -> Collection[Listed]:
         """Without the expired, whatever the clocks: their publications can no longer happen. (Model: expire_intents.)"""
-        if not naming:
-            return naming
+        if not found:
+            return found
         oldest = await store_now(self._bucket.driver) - self._bucket.lifetimes.intent
-        return [entry for entry in naming if entry.modified >= oldest]
+        return [entry for entry in found if entry.modified >= oldest]

@@ -9,7 +9,7 @@ from app.registry.collection import Candidate, CollectionOff, Collector, Terms, 
 from app.registry.intents import Intents
 from app.registry.needs import StoredNeeds, Unreadable
 from app.registry.publishing import linked
-from storage import Capabilities, FenceExpired
+from storage import Capabilities, FenceExpired, Unavailable as StoreUnavailable
 from tests.registry.conftest import HERE, THERE, Replica
 from tests.registry.recorded import Clock
 
@@ -136,6 +136,27 @@ async def test_an_intent_that_cannot_be_read_ends_it(replica: Replica) -> None:
     with pytest.raises(Unavailable, match="an intent cannot be read"):
         await collect(replica, layer)
     assert await replica.read(layer) == b"layer"
+
+
+@pytest.mark.parametrize("fault", ["garbled", "refused"])
+async def test_an_intent_that_cannot_be_read_and_has_expired_holds_nothing(
+    replica: Replica, clock: Clock, fault: str
+) -> None:
+    layer = await replica.push(b"layer")
+    await replica.driver.put(f"{keys.INTENTS}odd", b"not json" if fault == "garbled" else b'{"copies": []}')
+
+    async def refuse() -> None:
+        replica.driver.before("get", keys.INTENTS, refuse)
+        raise StoreUnavailable("503 SlowDown")
+
+    if fault == "refused":
+        replica.driver.before("get", keys.INTENTS, refuse)
+    clock.now += replica.bucket.lifetimes.intent - 1
+    with pytest.raises(Unavailable, match="an intent cannot be read"):
+        await collect(replica, layer)
+    clock.now += 2
+    assert await replica.repository().blobs.delete(layer) is None
+    assert await replica.keys(keys.links(HERE)) == []
 
 
 async def test_an_intent_is_read_once_however_often_it_is_looked_at(replica: Replica) -> None:
