@@ -33,7 +33,8 @@ _FIRST_BATCH: Final = 32
 _BATCH: Final = 500
 _LATE: Final = 5
 """Batches in a row that may be too slow for their fence."""
-_KINDS: Final = ("intents", "tombstones", "leases", "probes", "referrers")
+_EXPIRING: Final = ("intents", "tombstones", "leases", "probes")
+"""Kinds that go by their age alone, whatever else is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,11 @@ class _Cycle:
         if not self._bucket.capabilities.fences:
             raise CollectionOff
         async with self._survey as survey:
+            await self._sweep.find(survey)
+            for kind in _EXPIRING:  # also where the rest is stopped: what stopped collections leave must not pile up
+                await self._sweep_away(kind)
             await self._orphans.doom(survey, dry_run=self._order.dry_run)
             await survey.run()
-            await self._sweep.find(survey)
             wanted = await self._sums()
             await Unlisted(self._bucket, survey).learn()
             if survey.unreadable:
@@ -133,15 +136,17 @@ class _Cycle:
         await self._collect_copies()
         await self._collect_orphans()
         await self._collect_holders()
-        for kind in _KINDS:
-            async for things in self._garbage(kind):
-                if not self._order.dry_run:
-                    await self._sweep.expired(things)
-                self._report.lose(kind, things)
+        await self._sweep_away("referrers")
         async for things in self._garbage("uploads"):
             if not self._order.dry_run:
                 await self._sweep.uploads(things)
             self._report.lose("uploads", things)
+
+    async def _sweep_away(self, kind: str) -> None:
+        async for things in self._garbage(kind):
+            if not self._order.dry_run:
+                await self._sweep.expired(things)
+            self._report.lose(kind, things)
 
     async def _collect_copies(self) -> None:
         """By the collector's protocol, in batches that end well within their fence."""

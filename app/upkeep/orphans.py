@@ -39,7 +39,7 @@ class Orphans:
     async def doom(self, survey: Survey, *, dry_run: bool) -> None:
         """Before the survey runs: marks what was suspected a grace period ago, and is suspected still.
 
-        Costs a request for each, beside two lists. Raises StorageError.
+        Costs two requests for each, beside two lists. Raises StorageError.
         """
         lists = await self._lists()
         old = [found for found in lists if found.modified <= survey.now - self._bucket.lifetimes.grace]
@@ -50,7 +50,7 @@ class Orphans:
         async for uuids in _common(self._uuids(old[-1].key), latest):
             copies = [Copy(uuid, 0) for uuid in uuids]
             if not dry_run:
-                await self._bury(copies)
+                self._doomed_at = min(self._doomed_at, await self._bury(copies, survey.now))
             intended = await self._intents.naming(copies)
             await survey.off_loop(survey.join.doom, [copy.uuid for copy in copies if copy not in intended])
 
@@ -86,13 +86,20 @@ class Orphans:
             await writer.abort()
             raise
 
-    async def _bury(self, copies: Sequence[Copy]) -> None:
+    async def _bury(self, copies: Sequence[Copy], now: float) -> float:
+        """Writes a tombstone where none is that has half its life before it; returns when the oldest was written, or `now`."""
         fence = self._bucket.driver.fence()
+        oldest = now - self._bucket.lifetimes.tombstone / 2
 
-        async def bury(copy: Copy) -> None:
+        async def bury(copy: Copy) -> float:
+            listed = [entry async for entry in every(self._bucket.driver, keys.tombstones(copy))]
+            times = [entry.modified for entry in listed if keys.buried(entry.key)[1] == keys.EVERYWHERE]
+            if max(times, default=oldest) > oldest:
+                return max(times)
             await self._bucket.driver.put(keys.tombstone(copy, keys.EVERYWHERE), b"", fence=fence)
+            return now
 
-        await side_by_side(bury, copies, most=AT_ONCE)
+        return min(now, *await side_by_side(bury, copies, most=AT_ONCE))
 
     async def _lists(self) -> list[Listed]:
         """Every list, the oldest first."""

@@ -24,6 +24,8 @@ from tests.upkeep.yard import AWAY, DAY, HERE, HOUR, THERE, Killed, Mortal, Rott
 GRACE = 49 * HOUR
 """Two days, and the fences around them."""
 TOMBSTONES, INTENTS = keys.TOMBSTONES, keys.INTENTS
+AGED = {"intents", "leases"}
+"""What goes by its age alone of a crowd."""
 
 
 async def test_what_a_deleted_image_alone_needed_goes_on_every_store(anywhere: Yard) -> None:
@@ -399,7 +401,7 @@ async def test_killed_before_any_write_the_next_collections_finish_and_nothing_n
         killed, found = await left(writes)
         assert found == whole, writes
         writes += 1
-    assert writes > 20
+    assert writes > 15
 
 
 async def test_two_collections_at_once_lose_nothing_and_leave_nothing(here: Yard, other: Yard) -> None:
@@ -434,8 +436,8 @@ async def test_a_manifest_that_cannot_be_understood_stops_it_and_is_named(here: 
     report = await here.collect()
     assert (report.state, report.unreadable) == ("stopped", [f"{AWAY}@{entry.digest}"])
     assert str(entry.digest) in report.reason
-    assert report.gone == {}
-    assert before.items() <= (await here.content()).items()
+    assert report.gone.keys() == AGED
+    assert _lasting(before) <= _lasting(await here.content())
 
 
 async def test_a_manifest_that_does_not_hash_to_its_digest_stops_it(shelf: MemoryDriver, pass_: Pass) -> None:
@@ -449,7 +451,7 @@ async def test_a_manifest_that_does_not_hash_to_its_digest_stops_it(shelf: Memor
             report = await fresh.collect()
         assert report.state == "stopped"
         assert len(report.unreadable) == 1
-        assert before.items() <= (await here.content()).items()
+        assert _lasting(before) <= _lasting(await here.content())
 
 
 async def test_a_manifest_that_comes_during_it_and_cannot_be_understood_stops_it(
@@ -482,8 +484,8 @@ async def test_a_listing_that_is_cut_short_ends_it_with_nothing_deleted(
     monkeypatch.setattr(here.driver, "list", short)
     report = await here.collect()
     monkeypatch.undo()
-    assert (report.state, report.gone) == ("failed", {})
-    assert before.items() <= (await here.content()).items()
+    assert (report.state, report.gone.keys()) == ("failed", AGED)
+    assert _lasting(before) <= _lasting(await here.content())
 
 
 async def test_where_the_store_keeps_no_fences_nothing_is_collected(shelf: MemoryDriver, pass_: Pass) -> None:
@@ -652,6 +654,11 @@ async def _demand_needed(at: Yard) -> None:
     assert await at.read(digest_of(b"own")) == b"own"
     assert await at.read(digest_of(b"base" * 50_000)) == b"base" * 50_000
     assert (await at.repository().manifests.stat_tag(Tag("v1"))).digest
+
+
+def _lasting(content: dict[str, int]) -> set[str]:
+    """Without what goes by its age alone, also in a collection that is stopped."""
+    return {key for key in content if not key.startswith((keys.INTENTS, keys.LEASES))}
 
 
 def _kind(key: str) -> str:

@@ -8,7 +8,8 @@ import pytest
 from app.oci.digests import digest_of
 from app.oci.manifests import OCI_MANIFEST
 from app.registry import keys
-from storage import PAGE, Entry, Object, Page, Unavailable
+from app.registry.keys import Entry
+from storage import PAGE, Entry as Listed, Object, Page, Unavailable
 from storage.memory import MemoryDriver
 from tests.registry.recorded import Recorded
 from tests.upkeep.conftest import Pass
@@ -37,7 +38,7 @@ class Hiding:
         self._refuse(key)
         return await self._driver.get(key)
 
-    async def stat(self, key: str) -> Entry:
+    async def stat(self, key: str) -> Listed:
         self._refuse(key)
         return await self._driver.stat(key)
 
@@ -188,6 +189,41 @@ async def test_a_hidden_link_of_another_repository_is_a_link(damaged: Yard, hidi
     await damaged.pass_(GRACE)
     report = await damaged.collect()
     assert (report.state, report.gone, report.kept) == ("done", {}, {"needed": 1})
+
+
+async def test_collections_that_are_stopped_leave_no_pile(here: Yard) -> None:
+    for number in range(5):
+        await here.bytes_without_a_link(b"%d" % number)
+    await here.pass_(HOUR)
+    await here.collect()
+    bad = Entry(digest_of(b"bad"), keys.fresh(), "application/x", 3)
+    await here.driver.put(keys.manifest(HERE, bad), b"bad")
+    await here.pass_(GRACE)
+    for _ in range(20):
+        await here.pass_(5 * HOUR)
+        await here.dead_intent()
+        assert (await here.collect()).state == "stopped"
+        assert 5 <= len(await here.keys(keys.TOMBSTONES)) <= 2 * 5
+        assert len(await here.keys(keys.INTENTS)) == 1
+    await here.driver.delete(keys.manifest(HERE, bad))
+    assert (await here.collect()).gone["orphans"].count == 5
+
+
+async def test_a_tombstone_that_would_end_too_soon_is_not_relied_on(here: Yard, recorded: Recorded) -> None:
+    uuid = await here.bytes_without_a_link(b"orphan")
+    await here.pass_(HOUR)
+    await here.collect()
+    await here.pass_(GRACE)
+    old = keys.tombstone(keys.Copy(uuid, 6), keys.EVERYWHERE)
+    await here.driver.put(old, b"")
+    await here.pass_(11 * HOUR)
+
+    async def dawdle() -> None:  # the survey takes half a day
+        await here.pass_(12.7 * HOUR)
+
+    recorded.before("list", keys.DATA, dawdle)
+    assert (await here.collect()).kept == {"too late to be safe": 1}
+    assert keys.data(uuid) in await here.keys(keys.DATA)
 
 
 def _refused() -> None:
