@@ -17,6 +17,7 @@ from app.oci.errors import RegistryError
 from app.oci.names import Name
 from app.registry import keys, tags
 from app.registry.bucket import Bucket, side_by_side
+from app.registry.intents import Intents
 from app.registry.keys import Copy, Entry
 from app.registry.listing import every
 from app.registry.publishing import unbind
@@ -34,6 +35,7 @@ class Quarantine:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+        self._intents = Intents(bucket)
 
     async def take(self, digest: Digest, copy: Copy, names: Collection[Name], state: str, why: str) -> bool:
         """Unlinks a copy whose bytes nobody can use, in these repositories and all that the derived keys name.
@@ -113,18 +115,8 @@ class Quarantine:
             self._bucket.places.drop((name, digest))
 
     async def _intended(self, copy: Copy) -> bool:
-        """Whether a publication that may still happen names the copy."""
-        oldest = time.time() - self._bucket.lifetimes.intent - self._bucket.lifetimes.fence
-
-        async def names_it(key: str) -> bool:
-            try:
-                found = await self._bucket.driver.get(key)
-                return found.modified >= oldest and copy.uuid in json.loads(found.data)["copies"]
-            except NotFound:
-                return False  # its publication has ended
-            except (ValueError, KeyError, TypeError):
-                return False  # somebody else's object
-
-        return any(
-            await side_by_side(names_it, [entry.key async for entry in every(self._bucket.driver, keys.INTENTS)])
-        )
+        """Whether a publication that may still happen names the copy; one that cannot be read may."""
+        try:
+            return bool(await self._intents.naming([copy]))
+        except RegistryError:
+            return True
