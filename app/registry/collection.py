@@ -20,7 +20,7 @@ from app.registry.intents import Intents
 from app.registry.keys import Copy
 from app.registry.listing import every
 from app.registry.needs import Needs
-from storage import Corrupt, Fence, NotFound, Unavailable
+from storage import Capabilities, Corrupt, Fence, NotFound, Unavailable
 
 AT_ONCE: Final = 12
 """Store requests side by side: a collector leaves room for those who push and pull."""
@@ -33,9 +33,16 @@ Verdict = Literal["collected", "intended", "fresh", "linked elsewhere", "needed"
 
 
 class CollectionOff(Unsupported):
-    """This store would accept deletes that a collector gave up long ago, so nothing is ever collected in it."""
+    """This store does not do what a collector builds on, so nothing is ever collected in it."""
 
-    text = "the store does not refuse expired requests, so collecting garbage in it could lose content: it is off"
+
+def why_off(capabilities: Capabilities) -> str:
+    """Why nothing is collected in a store that can do this; empty where it is."""
+    if not capabilities.fences:
+        return "the store does not refuse expired requests, so collecting garbage in it could lose content: it is off"
+    if not capabilities.list_after_write:
+        return "the store does not list at once what was written, so collecting garbage in it could lose content: it is off"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +69,8 @@ class Collector:
 
     def __init__(self, bucket: Bucket, intents: Intents, needs: Needs, terms: Terms) -> None:
         """Raises CollectionOff."""
-        if not bucket.capabilities.fences:
-            raise CollectionOff
+        if why := why_off(bucket.capabilities):
+            raise CollectionOff(why)
         self._bucket = bucket
         self._intents = intents
         self._needs = needs

@@ -1,6 +1,7 @@
 """One collection of garbage, online: survey, collect, sweep, report. Any replica, any time, several at once."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from app.oci.errors import RegistryError
 from app.quantities import size_text
 from app.registry.bucket import Bucket
 from app.registry.clock import store_now
-from app.registry.collection import Candidate, CollectionOff, Collector, Terms
+from app.registry.collection import Candidate, CollectionOff, Collector, Terms, why_off
 from app.registry.intents import Intents
 from app.registry.needs import Unreadable
 from app.upkeep import reports
@@ -79,6 +80,8 @@ class Garbage:
             report.end("stopped", exc.message)
         except StorageError as exc:
             report.end("failed", f"the store failed: {exc}")
+        except (sqlite3.Error, OSError) as exc:
+            report.end("failed", f"the folder for temporary files failed: {exc}")
         report.seconds = round(time.monotonic() - began, 3)
         if not order.dry_run:
             await reports.keep(self._bucket, report)
@@ -97,8 +100,8 @@ class _Cycle:
 
     async def run(self) -> None:
         """Raises RegistryError, StorageError; what went until then stays noted."""
-        if not self._bucket.capabilities.fences:
-            raise CollectionOff
+        if why := why_off(self._bucket.capabilities):
+            raise CollectionOff(why)
         async with self._survey as survey:
             await self._sweep.find(survey)
             for kind in _EXPIRING:  # also where the rest is stopped: what stopped collections leave must not pile up

@@ -60,9 +60,11 @@ class Join:
     def __init__(self, folder: Path | None = None) -> None:
         """`folder` is where the file goes; unset: where temporary files go. Raises OSError, sqlite3.Error."""
         self._folder = tempfile.TemporaryDirectory(prefix="edge-registry-gc-", dir=folder)
-        path = Path(self._folder.name) / "survey.sqlite"
-        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._database.executescript(_SETTINGS + _TABLES)
+        try:
+            self._database = _opened(Path(self._folder.name) / "survey.sqlite")
+        except sqlite3.Error:
+            self._folder.cleanup()
+            raise
         self._repositories: tuple[str, int] = ("", 0)
         self.manifests = 0
         self.bytes = Sums(0, 0)
@@ -260,3 +262,13 @@ class Join:
     def _sums(self, question: str) -> Sums:
         count, size = self._database.execute(question).fetchone()
         return Sums(int(count), int(size or 0))
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        database.executescript(_SETTINGS + _TABLES)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database

@@ -8,6 +8,7 @@ from typing import Any, Final
 from app.registry import keys
 from app.registry.bucket import Bucket
 from app.registry.clock import store_now
+from app.registry.collection import why_off
 from app.registry.leases import Leases, Other
 from app.telemetry.upkeep import UpkeepMetrics
 from app.upkeep import reports
@@ -39,7 +40,7 @@ class Schedule:
 
     async def run(self) -> None:
         """Collects for ever. Cancel it."""
-        if not self._settings.interval or not self._bucket.capabilities.fences:
+        if not self._settings.interval or why_off(self._bucket.capabilities):
             return  # that collection is off was said when the store was tried
         try:
             while True:

@@ -74,9 +74,18 @@ async def test_each_tombstone_has_a_name_of_its_own(replica: Replica) -> None:
     assert len(await replica.keys(keys.TOMBSTONES)) == 3
 
 
-async def test_where_the_store_keeps_no_fences_there_is_no_collector(replica: Replica) -> None:
-    replica.bucket.capabilities = Capabilities(fences=False)
-    with pytest.raises(CollectionOff, match="it is off"):
+@pytest.mark.parametrize(
+    ("lacking", "why"),
+    [
+        (Capabilities(fences=False), "does not refuse expired requests"),
+        (Capabilities(list_after_write=False), "does not list at once"),
+    ],
+)
+async def test_where_the_store_cannot_do_what_it_needs_there_is_no_collector(
+    replica: Replica, lacking: Capabilities, why: str
+) -> None:
+    replica.bucket.capabilities = lacking
+    with pytest.raises(CollectionOff, match=f"{why}.* it is off"):
         collector(replica)
 
 

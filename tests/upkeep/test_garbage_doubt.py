@@ -1,6 +1,9 @@
 """What a collection cannot see for sure keeps everything that may hang on it."""
 
+import resource
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from app.oci.digests import digest_of
 from app.oci.manifests import OCI_MANIFEST
 from app.registry import keys
 from app.registry.keys import Entry
-from storage import PAGE, Entry as Listed, Object, Page, Unavailable
+from storage import PAGE, Capabilities, Entry as Listed, Object, Page, Unavailable
 from storage.memory import MemoryDriver
 from tests.registry.recorded import Recorded
 from tests.upkeep.conftest import Pass
@@ -224,6 +227,48 @@ async def test_a_tombstone_that_would_end_too_soon_is_not_relied_on(here: Yard, 
     recorded.before("list", keys.DATA, dawdle)
     assert (await here.collect()).kept == {"too late to be safe": 1}
     assert keys.data(uuid) in await here.keys(keys.DATA)
+
+
+@pytest.mark.parametrize("room", [0, 4096, 100_000])
+async def test_a_full_folder_for_temporary_files_ends_it_with_a_report(
+    here: Yard, room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for number in range(700):
+        await here.driver.put(keys.link(HERE, digest_of(b"%d" % number), keys.Copy(keys.fresh(), 1)), b"")
+    before = await here.content()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        report = await here.collect()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (report.state, report.gone) == ("failed", {})
+    assert "temporary files" in report.reason
+    assert await here.content() == before
+    assert not list(tmp_path.glob("edge-registry-gc-*"))
+    assert len(await here.keys(keys.reports("gc"))) == 1
+    await here.pass_(GRACE)
+    assert (await here.collect()).gone["copies"].count == 700
+
+
+async def test_without_a_folder_for_temporary_files_it_fails_with_a_report(
+    here: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "unmounted"))
+    assert (await here.collect()).state == "failed"
+    assert len(await here.keys(keys.reports("gc"))) == 1
+
+
+async def test_where_what_is_written_is_not_listed_at_once_nothing_is_collected(
+    shelf: MemoryDriver, pass_: Pass
+) -> None:
+    async with yard(shelf, pass_, capabilities=Capabilities(list_after_write=False)) as here:
+        await here.push(b"layer")
+        await pass_(GRACE)
+        report = await here.collect()
+        assert (report.state, report.gone) == ("stopped", {})
+        assert "does not list at once" in report.reason
 
 
 def _refused() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from app.upkeep import reports
 from app.upkeep.garbage import Garbage
 from app.upkeep.schedule import Schedule
 from app.upkeep.settings import UpkeepSettings
-from storage import Capabilities
 from storage.memory import MemoryDriver
 from tests.registry.recorded import Recorded
 from tests.upkeep.yard import HOUR, Yard
@@ -124,10 +124,10 @@ async def test_a_store_that_fails_ends_a_turn_and_not_the_schedule(here: Yard, r
         await running
 
 
-@pytest.mark.parametrize("off", ["interval", "fences"])
+@pytest.mark.parametrize("off", ["interval", "fences", "list_after_write"])
 async def test_where_it_is_off_nothing_runs(here: Yard, off: str) -> None:
-    if off == "fences":
-        here.bucket.capabilities = Capabilities(fences=False)
+    if off != "interval":
+        here.bucket.capabilities = replace(here.bucket.capabilities, **{off: False})
     server = Server(here, interval=0 if off == "interval" else 0.01)
     await asyncio.wait_for(server.schedule.run(), 5)
     assert await collections(here) == 0
