@@ -8,11 +8,13 @@ from typing import Final
 from app.oci.digests import Digest
 from app.oci.names import Name
 from app.proxy.shelf import Shelf
-from app.registry.bucket import Bucket
-from app.registry.collection import Candidate, Collector, Terms
+from app.registry import keys
+from app.registry.bucket import Bucket, side_by_side
+from app.registry.collection import AT_ONCE, Candidate, Collector, Terms
 from app.registry.deletion import delete_unneeded
 from app.registry.intents import Intents
 from app.registry.keys import Copy
+from app.registry.listing import every
 from app.registry.needs import StoredNeeds
 
 _BATCH: Final = 64
@@ -34,8 +36,10 @@ class Cleared:
 class Clearing:
     """One run's. It remembers how many cached repositories link each copy, and what was read of manifests."""
 
-    def __init__(self, bucket: Bucket, shelves: Sequence[Shelf]) -> None:
+    def __init__(self, bucket: Bucket, shelves: Sequence[Shelf], now: float) -> None:
+        """`now` in seconds since 1970 by the store's clock."""
         self._bucket = bucket
+        self._settled = now - bucket.lifetimes.grace
         self._shelves = {shelf.name: shelf for shelf in shelves}
         self._linking = Counter(copy.uuid for shelf in shelves for copy in shelf.copies())
         self._intents = Intents(bucket)
@@ -79,8 +83,21 @@ class Clearing:
         ]
         if not last or not self._bucket.capabilities.fences:
             return set()
+        shared = await side_by_side(self._may_be_linked_elsewhere, last, most=AT_ONCE)
+        last = [candidate for candidate, elsewhere in zip(last, shared, strict=True) if not elsewhere]
         collector = Collector(self._bucket, self._intents, self._needs, Terms(only_seen=True))
         return {copy for copy, verdict in (await collector.collect(last)).items() if verdict == "collected"}
+
+    async def _may_be_linked_elsewhere(self, candidate: Candidate) -> bool:
+        """Whether another repository's upload may link the copy, or link it again after its DELETE, at any moment.
+
+        It does so without an intent, but not before its derived key is there, nor once that is old.
+        (Model: no_young_holder.)
+        """
+        async for entry in every(self._bucket.driver, keys.holders_of(candidate.digest, candidate.copy)):
+            if entry.modified > self._settled and keys.holding(entry.key)[1] not in candidate.names:
+                return True
+        return False
 
     async def _delete_links(self, name: Name, links: Mapping[Digest, Sequence[Copy]]) -> set[Digest]:
         return await delete_unneeded(self._bucket, name, links, self._intents, self._needs) if links else set()

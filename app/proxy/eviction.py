@@ -120,7 +120,7 @@ class Evictor:
         if not self._reachable():
             return Report(self._upstream, before, before, offline=True)
         found = [shelf async for shelf in shelves(self._bucket.driver, self._prefix)]
-        round_ = _Round(self._bucket, found, self._upstream)
+        round_ = _Round(self._bucket, found, self._upstream, self._now())
         candidates = await self._candidates(round_)
         for shelf in round_.shelves:
             await self._sweep(round_, shelf)
@@ -201,7 +201,10 @@ class Evictor:
         busy = frozenset(self._busy())
         if digest in busy or not busy.isdisjoint(shelf.named[digest]):
             return "in flight"
-        return "recent" if not round_.pressed and await self._is_recent(shelf, digest) else None
+        if not round_.pressed and await self._is_recent(shelf, digest):
+            return "recent"
+        new = await shelf.new_writers(self._bucket)  # somebody may have pushed here since the look, which takes minutes
+        return "pushed" if new - {self._signs.writer} else None
 
     async def _is_recent(self, shelf: Shelf, digest: Digest) -> bool:
         """Whether it was pulled, or a blob of it arrived, just now. Asks again, for the listing may be minutes old."""
@@ -268,9 +271,9 @@ class Evictor:
 class _Round:
     """One run above the limit. When it is `pressed`, recent pulls keep nothing."""
 
-    def __init__(self, bucket: Bucket, found: Sequence[Shelf], upstream: str) -> None:
+    def __init__(self, bucket: Bucket, found: Sequence[Shelf], upstream: str, now: float) -> None:
         self.shelves = found
-        self.clearing = Clearing(bucket, found)
+        self.clearing = Clearing(bucket, found, now)
         self.pressed = False
         size = sum({copy.uuid: copy.size for shelf in found for copy in shelf.copies()}.values())
         size += sum(shelf.manifest_bytes() for shelf in found)

@@ -27,7 +27,8 @@ class Shelf:
     links: dict[Digest, list[tuple[Copy, float]]] = field(default_factory=dict)
     manifests: dict[Digest, list[tuple[Entry, float]]] = field(default_factory=dict)
     pulls: dict[Digest, float] = field(default_factory=dict)
-    tags: list[str] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    """Keys, and the version of each."""
     referrers: list[tuple[str, float]] = field(default_factory=list)
     named: dict[Digest, Sequence[Digest]] = field(default_factory=dict)
     """What each manifest names of this repository's blobs and manifests; children before the indexes that name them."""
@@ -49,30 +50,38 @@ class Shelf:
         elif kind == "pulls":
             self.pulls[keys.digest_below(listed.key)] = listed.modified
         elif kind == "tags" and listed.size:
-            self.tags.append(listed.key)
+            self.tags[listed.key] = listed.version
         elif kind == "referrers":
             self.referrers.append((listed.key, listed.modified))
 
     async def read(self, bucket: Bucket) -> bool:
         """Reads every manifest, so that `named` and `namers` are known; says whether all could be understood.
 
-        Costs one request for each manifest that memory does not have. Raises StorageError where the store fails.
+        Costs one request for each manifest that memory does not have. One that went meanwhile is forgotten, and not known
+        to name nothing: it may be stored again at any moment. Raises StorageError where the store fails.
         """
         own: dict[Digest, Digest] = {digest: digest for digest in (*self.links, *self.manifests)}
 
-        async def names(entry: Entry) -> tuple[Digest, ...] | None:
-            try:
-                found = digests_named(await read_manifest(bucket, self.name, entry))
-            except NotFound:
-                return ()  # deleted since it was listed
-            except (ManifestInvalid, Corrupt):
-                return None
-            return tuple(own[Digest(digest)] for digest in found if digest in own)
+        gone: set[Digest] = set()
 
-        answers = await side_by_side(names, [stored[0][0] for stored in self.manifests.values()])
+        async def names(digest: Digest) -> tuple[Digest, ...] | None:
+            for entry, _ in self.manifests[digest]:
+                try:
+                    found = digests_named(await read_manifest(bucket, self.name, entry))
+                except NotFound:
+                    continue
+                except (ManifestInvalid, Corrupt):
+                    return None
+                return tuple(own[Digest(name)] for name in found if name in own)
+            gone.add(digest)
+            return ()
+
+        answers = await side_by_side(names, self.manifests)
         named = {digest: answer for digest, answer in zip(self.manifests, answers, strict=True) if answer is not None}
         if len(named) < len(self.manifests):
             return False
+        for digest in gone:
+            del self.manifests[digest], named[digest]
         order = TopologicalSorter({digest: self._manifests_in(answer) for digest, answer in named.items()})
         self.named = {digest: named[digest] for digest in order.static_order()}
         self.namers = Counter(digest for answer in named.values() for digest in answer)
@@ -80,7 +89,14 @@ class Shelf:
 
     async def writers(self, bucket: Bucket) -> set[str | None]:
         """Who wrote its tags; None for a writer without a name. Costs one request a tag."""
+        return await self._writers(bucket, self.tags)
 
+    async def new_writers(self, bucket: Bucket) -> set[str | None]:
+        """As `writers`, of the tags that were written since these were listed. Costs one request, and one for each of them."""
+        listed = [entry async for entry in every(bucket.driver, keys.tags(self.name)) if entry.size]
+        return await self._writers(bucket, [entry.key for entry in listed if self.tags.get(entry.key) != entry.version])
+
+    async def _writers(self, bucket: Bucket, tags: Iterable[str]) -> set[str | None]:
         async def writer(key: str) -> list[str | None]:
             try:
                 body = (await bucket.driver.get(key)).data
@@ -93,7 +109,7 @@ class Shelf:
             except (ValueError, AttributeError):
                 return [""]  # not the proxy's writing
 
-        return {by for answer in await side_by_side(writer, self.tags) for by in answer}
+        return {by for answer in await side_by_side(writer, tags) for by in answer}
 
     def children(self, digest: Digest) -> Sequence[Digest]:
         """The manifests here that a manifest names: an index's images, a signature's subject."""

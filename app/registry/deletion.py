@@ -1,4 +1,9 @@
-"""DELETE of a blob: the collector's protocol on one repository's links (design, section 5, rule 2)."""
+"""DELETE of a blob: the collector's protocol on one repository's links (design, section 5, rule 2).
+
+An upload links its own copy without an intent, which keeps a push cheap, and again whenever its last request is repeated. So
+where uploads come, a link that was deleted may return at any moment of an upload's life, and what was derived from it stays:
+a link without its derived key would be one that no collector finds. It is swept by its age, once no upload can return.
+"""
 
 from collections.abc import Collection, Mapping
 
@@ -19,13 +24,17 @@ async def delete_links(bucket: Bucket, name: Name, digest: Digest, copies: Colle
 
     Raises Unavailable when it cannot be told whether they are needed.
     """
-    return digest in await delete_unneeded(bucket, name, {digest: copies}, Intents(bucket), StoredNeeds(bucket))
+    links, looks = {digest: copies}, (Intents(bucket), StoredNeeds(bucket))
+    return digest in await delete_unneeded(bucket, name, links, *looks, takes_uploads=True)
 
 
-async def delete_unneeded(bucket: Bucket, name: Name, links: Links, intents: Intents, needs: Needs) -> set[Digest]:
+async def delete_unneeded(
+    bucket: Bucket, name: Name, links: Links, intents: Intents, needs: Needs, *, takes_uploads: bool = False
+) -> set[Digest]:
     """As `delete_links` for many blobs, whose manifests are listed twice for all of them; returns what went.
 
     Raises Unavailable, StorageError; FenceExpired where it took too long, and what was done until then stays done.
+    With `takes_uploads` what was derived from the links stays.
     """
     driver, scope = bucket.driver, keys.escape(name)
     fence = driver.fence()
@@ -34,7 +43,8 @@ async def delete_unneeded(bucket: Bucket, name: Name, links: Links, intents: Int
     links = await _unneeded(name, links, intents, needs)
     pairs = [(digest, copy) for digest, copies in links.items() for copy in copies]
     await driver.delete_many([keys.link(name, digest, copy) for digest, copy in pairs], fence=fence)
-    await driver.delete_many([keys.holder(digest, copy, name) for digest, copy in pairs], fence=fence)
+    if not takes_uploads:
+        await driver.delete_many([keys.holder(digest, copy, name) for digest, copy in pairs], fence=fence)
     return set(links)
 
 

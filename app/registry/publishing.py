@@ -60,7 +60,7 @@ async def _tombstones(bucket: Bucket, copy: Copy) -> set[tuple[str, str]]:
 
 
 async def bind(bucket: Bucket, name: Name, digest: Digest, copy: Copy, fence: Fence) -> None:
-    """Makes `name` hold the blob: the derived key, then the link. (Model: bind, put_link.)"""
+    """Makes `name` hold the blob: the derived key, then the link. Again, it makes both young. (Model: put_holder, put_link.)"""
     await bucket.driver.put(keys.holder(digest, copy, name), b"")
     await bucket.driver.put(keys.link(name, digest, copy), b"", fence=fence)
     bucket.places.put((name, digest), copy)
@@ -73,7 +73,10 @@ async def unbind(bucket: Bucket, name: Name, digest: Digest, copy: Copy, fence: 
 
 
 async def adopt(bucket: Bucket, name: Name, digest: Digest, sources: Iterable[Name]) -> Copy | None:
-    """Links a copy that one of `sources` holds into `name`, as a publisher. None where there is none that may be used."""
+    """Links a copy that one of `sources` holds into `name`, as a publisher. None where there is none that may be used.
+
+    What `name` holds already is linked again: a manifest may follow as long after it as after an upload.
+    """
     for source in sources:
         fence = bucket.driver.fence()
         copies = await linked(bucket, source, digest)
@@ -83,8 +86,7 @@ async def adopt(bucket: Bucket, name: Name, digest: Digest, sources: Iterable[Na
             dead = await tombstoned(bucket, copies, {source, name})
             alive = [copy for copy in copies if copy not in dead]
             if alive:
-                if source != name:
-                    await bind(bucket, name, digest, alive[0], fence)
+                await bind(bucket, name, digest, alive[0], fence)
                 return alive[0]
     return None
 

@@ -423,6 +423,33 @@ async def test_what_users_pushed_before_the_upstream_was_configured_stays(cache:
     assert not await cache.has(cached, B)
 
 
+async def test_what_is_pushed_after_the_look_stays(
+    cache: Cache, other: Cache, recorded: Recorded, clock: Clock
+) -> None:
+    layers = [await cache.blob(bytes([number]) * MIB) for number in range(2)]
+    first, second = [await cache.image(layer) for layer in layers]
+    clock.now += DAY
+
+    async def push() -> None:
+        put = other.registry.repository(A).manifests.put
+        published = await put(manifest_of(layers[1]), OCI_MANIFEST, digest=None, tagged=[Tag("mine")], by="operator")
+        assert published.digest == second
+
+    recorded.after("delete", keys.manifests(A, first), push)
+    report = await cache.evict(1)
+    assert (report.manifests, report.kept) == (1, {"pushed": 1})
+    assert (await other.has(first), await other.has(second)) == (False, True)
+    assert await other.read(layers[1], A) == bytes([1]) * MIB
+
+
+async def test_tags_that_the_proxy_moves_meanwhile_keep_nothing(
+    cache: Cache, other: Cache, recorded: Recorded, clock: Clock
+) -> None:
+    (digest,) = await images(cache, clock, 1)
+    recorded.before("stat", keys.pull(A, digest), lambda: other.driver.put(keys.tag(A, Tag("new")), b'{"by": null}'))
+    assert (await cache.evict(1)).manifests == 1
+
+
 async def test_what_was_pushed_by_digest_and_never_pulled_through_stays(cache: Cache, clock: Clock) -> None:
     digest = await cache.image(await cache.blob(b"p" * MIB), tagged=False)
     clock.now += DAY
@@ -476,6 +503,39 @@ async def test_a_manifest_that_cannot_be_understood_keeps_its_repository(
     assert await cache.keys(f"repositories/{A}/") == before
     assert await cache.has(digest)
     assert not await cache.has(elsewhere, B)
+
+
+async def test_a_manifest_that_went_and_came_again_while_it_was_read_is_whole(
+    cache: Cache, other: Cache, recorded: Recorded, clock: Clock
+) -> None:
+    layer = await cache.blob(b"x" * MIB)
+    digest = await cache.image(layer)
+    await images(cache, clock, 1, B)
+    cold = Cache(recorded, clock)
+    (key,) = await cache.keys(keys.manifests(A))
+
+    async def again() -> None:
+        assert await other.image(layer) == digest
+
+    recorded.before("get", key, lambda: other.registry.repository(A).manifests.delete(digest))
+    recorded.before("put", keys.TOMBSTONES, again)
+    await cold.evict(2 * MIB - 10)
+    assert await other.has(digest)
+    assert await other.read(layer, A) == b"x" * MIB
+
+
+async def test_a_manifest_is_read_where_one_of_its_copies_has_just_gone(
+    cache: Cache, recorded: Recorded, clock: Clock
+) -> None:
+    layer = await cache.blob(b"x" * MIB)
+    await cache.image(layer)
+    (key,) = await cache.keys(keys.manifests(A))
+    first = f"{keys.manifests(A)}{key.removeprefix(keys.manifests(A)).rpartition('/')[0]}/{'0' * 32}.x,y"
+    await cache.driver.put(first, manifest_of(layer))
+    clock.now += DAY
+    recorded.before("get", first, lambda: cache.driver.delete(first))
+    assert (await Cache(recorded, clock).evict(MIB // 2)).links == 1
+    assert await cache.keys(keys.DATA) == []
 
 
 async def test_a_garbled_manifest_keeps_its_repository(cache: Cache, other: Cache, clock: Clock) -> None:
@@ -635,12 +695,42 @@ async def test_a_transfer_that_ends_meanwhile_keeps_its_blob(
     assert await other.read(layer, B) == b"x" * MIB
 
 
+@pytest.mark.parametrize("moment", ["while it is deleted", "while the cache is evicted"])
+async def test_an_upload_that_ends_again_keeps_the_bytes_that_a_cache_shares(
+    cache: Cache, other: Cache, recorded: Recorded, clock: Clock, moment: str
+) -> None:
+    uploads, layer = other.registry.repository(HOSTED).uploads, digest_of(b"x" * MIB)
+    session = await uploads.append(uploads.begin("sha256"), stream(b"x" * MIB), None)
+    await uploads.finish(session, layer, stream(), None)
+    await other.mount(layer, HOSTED, A)
+    await other.image(layer)
+    await other.bucket.close()
+    clock.now += DAY / 2
+
+    async def again() -> None:
+        await uploads.finish(session, layer, stream(), None)
+
+    if moment == "while it is deleted":
+        recorded.after("delete", keys.links(HOSTED, layer), again)
+    else:
+        recorded.after("delete", keys.links(A, layer), again)
+    await cache.registry.repository(HOSTED).blobs.delete(layer)
+    assert (await cache.evict(1)).links == 1
+    clock.now += DAY * 1.5
+    for tombstone in await cache.keys(keys.TOMBSTONES):  # as the collector does by then
+        await cache.driver.delete(tombstone)
+    hosted = await other.image(layer, name=HOSTED)
+    await cache.evict(1)
+    assert await other.has(hosted, HOSTED)
+    assert await other.read(layer) == b"x" * MIB
+
+
 async def test_a_left_over_derived_key_does_not_keep_bytes(cache: Cache, clock: Clock) -> None:
     layer = await cache.blob(b"x" * MIB)
     await cache.image(layer)
     (held,) = await cache.keys(keys.HOLDERS)
     await cache.driver.put(keys.holder(layer, keys.holding(held)[0], B), b"")
-    clock.now += DAY
+    clock.now += 3 * DAY
     await cache.evict(1)
     assert await cache.keys(keys.DATA) == await cache.keys(keys.HOLDERS) == []
 

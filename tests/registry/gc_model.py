@@ -73,6 +73,13 @@ LEFT_OVER: Final = Store(
     manifests=frozenset({("old", HOME)}),
 )
 """A holder of AWAY without its link, as a delete leaves it that broke off."""
+SHARED: Final = Store(
+    data=frozenset({("X", 0)}),
+    links=frozenset({(HOME, "X", 0), (AWAY, "X", 0)}),
+    holders=frozenset({(HOME, "X", 0), (AWAY, "X", 0)}),
+    manifests=frozenset(),
+)
+"""A copy that an upload has just linked in HOME, and that AWAY, a cache, links as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +139,13 @@ class Publisher:
 
 @dataclass(frozen=True, slots=True)
 class Mounter:
-    """A mount (or a push that links an older copy) from HOME into AWAY, then a manifest there that trusts the link."""
+    """A mount (or a push that links an older copy) from HOME into AWAY, then a manifest there that trusts the link.
+
+    Into HOME it is the push of a blob that HOME holds already: link and holder are written again, and so are young.
+    """
 
     name: str
+    into: str = AWAY
     fenced: bool = True
     trusting: bool = True
     """Whether a manifest follows."""
@@ -149,7 +160,7 @@ class Mounter:
             Step("put_holder", self._put_holder, "registry.publishing.bind"),
             Step("put_link", self._put_link, "registry.publishing.bind"),
             release,
-            *(Publisher(f"{self.name}-manifest", AWAY).steps() if self.trusting else []),
+            *(Publisher(f"{self.name}-manifest", self.into).steps() if self.trusting else []),
         ]
 
     def _drop_tombstoned(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
@@ -158,26 +169,31 @@ class Mounter:
         return store, (local[0], alive), bool(alive)
 
     def _put_holder(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
-        facts = {(AWAY, copy, store.day) for copy in local[1]}
+        facts = {(self.into, copy, store.day) for copy in local[1]}
         return replace(store, holders=_renewed(store.holders, facts)), local, True
 
     def _put_link(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
         if self.fenced and store.day != local[0]:
             return store, local, False
-        facts = {(AWAY, copy, store.day) for copy in local[1]}
+        facts = {(self.into, copy, store.day) for copy in local[1]}
         return replace(store, links=_renewed(store.links, facts)), local, True
 
 
 @dataclass(frozen=True, slots=True)
 class Uploader:
-    """Bytes under a new name, then the link, then a manifest. The fence is older than the bytes."""
+    """Bytes under a new name, then the link, then a manifest. The fence is older than the bytes.
+
+    With `again` its last request is repeated: the bytes are there, and were linked before. That ends with the upload.
+    """
 
     name: str
     fenced: bool = True
+    again: bool = False
 
     def steps(self) -> Process:
+        complete = Step("complete", self._complete, "registry.uploads.Uploads._receive")
         return [
-            Step("complete", self._complete, "registry.uploads.Uploads._receive"),
+            Step("demand_young", self._demand_young, "registry.sessions.demand_young") if self.again else complete,
             Step("put_holder", self._put_holder, "registry.publishing.bind"),
             Step("put_link", self._bind, "registry.publishing.bind"),
             *Publisher(f"{self.name}-manifest").steps(),
@@ -185,6 +201,9 @@ class Uploader:
 
     def _complete(self, store: Store, _: Local) -> tuple[Store, Local, bool]:
         return replace(store, data=store.data | {(self.name, store.day)}), store.day, True
+
+    def _demand_young(self, store: Store, _: Local) -> tuple[Store, Local, bool]:
+        return store, store.day, store.day == 0
 
     def _put_holder(self, store: Store, signed: Local) -> tuple[Store, Local, bool]:
         return replace(store, holders=_renewed(store.holders, {(HOME, self.name, store.day)})), signed, True
@@ -238,14 +257,18 @@ class Adopter:
 class Deleter:
     """Collects a copy; with a repository it is the DELETE of a blob, which takes away that repository's link alone.
 
-    `grace` false is an eviction: fresh links do not keep a copy. `adopted`: the bytes are another registry's, and stay.
-    The other switches break the protocol, one rule each.
+    `grace` false is an eviction: fresh links do not keep a copy. With `seen` it knows of this repository's link alone, and
+    any other keeps the copy, as does a young holder of another. `adopted`: the bytes are another registry's, and stay.
+    `keeps_holder`: uploads come into the repository. The other switches break the protocol, one rule each.
     """
 
     copy: str = "X"
     repository: str = ""
     grace: bool = True
     adopted: bool = False
+    seen: str = ""
+    keeps_holder: bool = False
+    young_holders: bool = True
     tombstone: bool = True
     second_look: bool = True
     intents_first: bool = True
@@ -254,18 +277,20 @@ class Deleter:
 
     def steps(self) -> Process:
         whole = "registry.deletion.delete_unneeded" if self.repository else "registry.collection.Collector"
+        elsewhere = "proxy.clearing.Clearing._may_be_linked_elsewhere"
         intents = Step("no_intent", self._no_intent, "registry.intents.Intents.naming")
         links = Step("find_links", self._find_links, whole if self.repository else f"{whole}._linked")
         manifests = Step("no_manifest", self._no_manifest, "registry.needs.StoredNeeds.named")
         second = [intents, links, manifests] if self.intents_first else [links, manifests, intents]
         first = [intents, links, manifests] if self.repository or not self.second_look else [intents]
         return [
+            *([Step("no_young_holder", self._no_young_holder, elsewhere)] if self.seen and self.young_holders else []),
             Step("sign", self._sign, whole if self.repository else f"{whole}.collect"),
             *first,
             *([Step("put_tombstone", self._put_tombstone, self._does("_bury"))] if self.tombstone else []),
             *(second if self.second_look else []),
             Step("delete_links", self._delete_links, self._does("_delete")),
-            Step("delete_holders", self._delete_holders, self._does("_delete")),
+            *([] if self.keeps_holder else [Step("delete_holders", self._delete_holders, self._does("_delete"))]),
             *(
                 []
                 if self.repository or self.adopted
@@ -279,6 +304,10 @@ class Deleter:
     def _sign(self, store: Store, _: Local) -> tuple[Store, Local, bool]:
         return store, (store.day, frozenset()), True
 
+    def _no_young_holder(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
+        others = {day for name, copy, day in store.holders if copy == self.copy and name != self.seen}
+        return store, local, not any(day >= store.day for day in others)
+
     def _no_intent(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
         return store, local, not any(copy == self.copy for _, copy, _ in store.intents)
 
@@ -289,7 +318,8 @@ class Deleter:
         if self.repository:
             return store, (local[0], frozenset({self.repository})), True
         fresh = self.grace and any(day >= store.day for _, day in linked)
-        return store, (local[0], frozenset(name for name, _ in linked)), not fresh
+        names = frozenset(name for name, _ in linked)
+        return store, (local[0], names), not fresh and not (self.seen and names - {self.seen})
 
     def _no_manifest(self, store: Store, local: Local) -> tuple[Store, Local, bool]:
         return store, local, not any(name in local[1] for _, name in store.manifests)

@@ -9,7 +9,7 @@ from app.oci.errors import BlobUnknown, StillNeeded, Unavailable
 from app.registry import keys
 from app.registry.keys import Entry
 from app.registry.publishing import intent, linked
-from tests.registry.conftest import HERE, THERE, Replica
+from tests.registry.conftest import HERE, THERE, Replica, stream
 from tests.registry.recorded import Clock
 
 
@@ -20,7 +20,7 @@ async def test_a_blob_nobody_needs_goes_from_its_repository_alone(replica: Repli
     with pytest.raises(BlobUnknown):
         await replica.repository().blobs.stat(layer)
     assert await replica.read(layer, THERE) == b"layer"
-    assert [keys.holding(key)[1] for key in await replica.keys(keys.holders(layer))] == [THERE]
+    assert await replica.keys(keys.links(HERE, layer)) == []
 
 
 async def test_a_second_delete_and_one_of_nothing_are_unknown(replica: Replica) -> None:
@@ -45,10 +45,28 @@ async def test_the_requests_come_in_the_protocols_order(replica: Replica) -> Non
         second_intents,
         second_manifests,
         log.place("delete", keys.links(HERE, layer)),
-        log.place("delete", keys.holders(layer)),
     ]
     assert order == sorted(order)
+    assert not log.places("delete", keys.HOLDERS)
     assert [keys.buried(key)[1] for key in await replica.keys(keys.TOMBSTONES)] == [keys.escape(HERE)]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_an_upload_that_ends_again_while_its_blob_is_deleted_is_one_that_collectors_find(
+    replica: Replica, other: Replica, moment: str
+) -> None:
+    uploads = replica.repository().uploads
+    session = await uploads.append(uploads.begin("sha256"), stream(b"layer"), None)
+    layer = (await uploads.finish(session, digest_of(b"layer"), stream(), None)).digest
+
+    async def again() -> None:
+        await other.repository().uploads.finish(session, layer, stream(), None)
+
+    getattr(replica.driver, moment)("delete", keys.links(HERE, layer), again)
+    await replica.repository().blobs.delete(layer)
+    (copy,) = await linked(replica.bucket, HERE, layer) if moment == "after" else [session.copy]
+    assert copy == session.copy is not None
+    assert await replica.keys(keys.holders(layer)) == [keys.holder(layer, copy, HERE)]
 
 
 async def test_what_a_manifest_names_anywhere_stays(replica: Replica) -> None:

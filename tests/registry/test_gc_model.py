@@ -10,6 +10,7 @@ from tests.registry.gc_model import (
     EMPTY,
     HOME,
     LEFT_OVER,
+    SHARED,
     UNUSED,
     Adopter,
     Deleter,
@@ -30,9 +31,10 @@ from tests.registry.gc_model import (
 TIME = [clock(), expiry("intents"), expiry("tombstones")]
 PUSH, DELETE, COLLECT = Publisher("a").steps(), manifest_deleter(), Deleter().steps()
 EVICT, COLLECT_ADOPTED = Deleter(grace=False).steps(), Deleter(adopted=True).steps()
-DELETE_BLOB = Deleter(repository=HOME).steps()
+DELETE_BLOB = Deleter(repository=HOME, keeps_holder=True).steps()
 MOUNT = Mounter("m").steps()
-ONLY_MOUNT = Mounter("m", trusting=False).steps()
+AGAIN = Uploader("X", again=True).steps()
+EVICT_SHARED = Deleter(seen=AWAY, grace=False).steps()
 
 SAFE: dict[str, tuple[Sequence[Process], Store]] = {
     "two pushes, a delete, two collectors": ([PUSH, Publisher("b").steps(), DELETE, COLLECT, COLLECT], Store()),
@@ -87,7 +89,25 @@ SAFE: dict[str, tuple[Sequence[Process], Store]] = {
     "a push and DELETE of its blob, a collector": ([PUSH, DELETE_BLOB, COLLECT], UNUSED),
     "a push and DELETE of its blob, a day": ([PUSH, DELETE_BLOB, *TIME], UNUSED),
     "a mount and DELETE of the source's blob, a day": ([MOUNT, DELETE_BLOB, *TIME], UNUSED),
-    "a mount and DELETE of the blob where it goes": ([MOUNT, Deleter(repository=AWAY).steps(), *TIME], UNUSED),
+    "an upload's last request again, DELETE of its blob, a day": ([AGAIN, DELETE_BLOB, *TIME], SHARED),
+    "an upload's last request again, DELETE of its blob, an eviction, a day": (
+        [AGAIN, DELETE_BLOB, EVICT_SHARED, clock(), expiry("tombstones")],
+        SHARED,
+    ),
+    "an upload's last request again, DELETE of its blob, the sweep of its holder, a day": (
+        [AGAIN, DELETE_BLOB, HolderSweeper(HOME).steps(), clock(), expiry("tombstones")],
+        SHARED,
+    ),
+    "a blob pushed again, a collector": ([Mounter("m", into=HOME).steps(), DELETE, COLLECT], Store()),
+    "a blob pushed again, an eviction, a day": ([Mounter("m", into=HOME).steps(), DELETE, EVICT, *TIME], Store()),
+    "a mount and DELETE of the blob where it goes, whose holder goes too": (
+        [MOUNT, Deleter(repository=AWAY).steps(), *TIME],
+        UNUSED,
+    ),
+    "a mount and DELETE of the blob where it goes": (
+        [MOUNT, Deleter(repository=AWAY, keeps_holder=True).steps(), *TIME],
+        UNUSED,
+    ),
 }
 
 BROKEN: dict[str, tuple[Sequence[Process], Store]] = {
@@ -132,6 +152,20 @@ BROKEN: dict[str, tuple[Sequence[Process], Store]] = {
             links=frozenset({(HOME, "X", -1), (AWAY, "X", -1)}),
             holders=frozenset({(HOME, "X", -1), (AWAY, "X", -1)}),
         ),
+    ),
+    "DELETE of a blob whose holder goes too": (
+        [AGAIN, Deleter(repository=HOME).steps(), EVICT_SHARED, clock(), expiry("tombstones")],
+        SHARED,
+    ),
+    "an eviction that minds no young holder": (
+        [
+            AGAIN,
+            DELETE_BLOB,
+            Deleter(seen=AWAY, grace=False, young_holders=False).steps(),
+            clock(),
+            expiry("tombstones"),
+        ],
+        SHARED,
     ),
     "DELETE of a blob that only removes the link": ([PUSH, unguarded_deleter()], UNUSED),
     "DELETE of a blob without a tombstone": ([PUSH, Deleter(repository=HOME, tombstone=False).steps()], UNUSED),

@@ -11,7 +11,8 @@ from app.oci.manifests import OCI_MANIFEST
 from app.oci.references import Tag
 from app.registry import keys
 from app.registry.keys import Copy
-from app.registry.publishing import bind, linked
+from app.registry.publishing import bind, linked, usable
+from app.registry.uploads import SHARED_FROM
 from storage import OutcomeUnknown, StoreFull, Unavailable as StoreUnavailable
 from tests.registry.conftest import HERE, THERE, Replica, manifest_of, stream
 from tests.registry.recorded import Clock
@@ -235,6 +236,36 @@ async def test_a_mount_follows_the_protocol_and_shares_the_bytes(replica: Replic
     assert order == sorted(order)
     assert len(await replica.keys("data/")) == 1
     assert await replica.read(layer, THERE) == b"layer"
+
+
+@pytest.mark.parametrize("way", ["upload", "chunks", "mount"])
+async def test_a_blob_that_is_acknowledged_again_is_as_young_as_a_new_one(
+    replica: Replica, clock: Clock, way: str
+) -> None:
+    data = b"layer" * (SHARED_FROM // 5 + 1)
+    layer = await replica.push(data)
+    written = await replica.driver.list(keys.links(HERE, layer)), await replica.driver.list(keys.holders(layer))
+    clock.now += replica.bucket.lifetimes.grace * 2
+    here = replica.repository()
+    if way == "upload":
+        await here.uploads.put(layer, stream(data))
+    elif way == "chunks":
+        session = await here.uploads.append(here.uploads.begin("sha256"), stream(data), None)
+        await here.uploads.finish(session, layer, stream(), None)
+    else:
+        assert await here.blobs.mount(layer, HERE, lambda _: True)
+    for before in written:
+        (old,) = before.entries
+        (new,) = (await replica.driver.list(old.key)).entries
+        assert new.modified == clock.now > old.modified
+
+
+async def test_a_look_writes_nothing(replica: Replica) -> None:
+    layer = await replica.push(b"layer")
+    replica.driver.log.clear()
+    await replica.repository().blobs.stat(layer)
+    assert await usable(replica.bucket, HERE, layer, [HERE])
+    assert {action for action, _ in replica.driver.log} <= {"list", "stat"}
 
 
 async def test_a_mount_from_what_may_not_be_pulled_finds_nothing(replica: Replica) -> None:

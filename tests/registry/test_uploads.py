@@ -296,6 +296,15 @@ async def test_a_link_is_never_there_before_its_bytes(replica: Replica) -> None:
     assert replica.driver.place("put", keys.holders(DIGEST)) < replica.driver.place("put", keys.links(HERE, DIGEST))
 
 
+async def test_the_end_of_an_upload_costs_two_requests_however_often_it_is_repeated(replica: Replica) -> None:
+    uploads = replica.repository().uploads
+    session = await uploads.append(uploads.begin("sha256"), stream(DATA), None)
+    for _ in range(2):
+        replica.driver.log.clear()
+        await uploads.finish(session, DIGEST, stream(), None)
+        assert [action for action, _ in replica.driver.log] == ["put", "put"]
+
+
 async def test_an_unknown_upload_state_is_unknown(replica: Replica) -> None:
     session = replica.repository().uploads.begin("sha256").at(10)
     uploads = replica.repository().uploads
