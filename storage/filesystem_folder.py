@@ -169,7 +169,7 @@ class Folder:
         """One page of keys. Raises AccessDenied, Unavailable."""
         with os_errors(f"listing {prefix}"):
             page = list_page(self.root, prefix, after, limit)
-        if not page.entries:
+        if not page.more:  # folders of a disk that went look like folders that were pruned
             self.check()
         return page
 

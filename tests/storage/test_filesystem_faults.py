@@ -136,6 +136,23 @@ async def test_an_unmounted_disk_is_unavailable_not_empty(driver: FilesystemDriv
     assert list(root.iterdir()) == []
 
 
+async def test_a_disk_that_goes_while_it_is_listed_does_not_cut_the_listing_short(
+    driver: FilesystemDriver, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("a/key", "b/key", "c/key"):
+        await driver.put(key, b"x")
+    scan = os.scandir
+
+    def scan_and_go(path: str) -> object:
+        if path.endswith("/b/"):
+            root.rename(root.with_name("elsewhere"))
+        return scan(path)
+
+    monkeypatch.setattr("storage.filesystem_listing.os.scandir", scan_and_go)
+    with pytest.raises(Unavailable):
+        await driver.list("")
+
+
 async def test_a_key_is_no_folder_of_another_key(driver: FilesystemDriver) -> None:
     await driver.put("a/b", b"x")
     for key in ("a", "a/b/c", "a/b/c/d"):
