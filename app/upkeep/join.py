@@ -163,9 +163,14 @@ class Join:
         self._many("INSERT INTO garbage VALUES (?, ?, ?)", [(kind, key, size) for key, size in listed])
 
     def choose(self, settled: float) -> Sums:
-        """Finds the copies that no manifest of a repository needs which links them, all of whose links are older."""
+        """Finds the copies that no manifest of a repository needs which links them, all of whose links are older.
+
+        Adopted ones have no bytes: those lie elsewhere, and stay.
+        """
         self._database.executescript(_CHOOSE.format(settled=settled))
-        return self._sums("SELECT count(*), sum(link.size) FROM candidate JOIN link ON link.rowid = candidate.first")
+        return self._sums("""
+            SELECT count(*), sum(CASE WHEN typeof(link.uuid) = 'blob' THEN link.size ELSE 0 END)
+            FROM candidate JOIN link ON link.rowid = candidate.first""")
 
     def orphans(self) -> Sums:
         """Bytes that nothing links, and that may go."""

@@ -12,6 +12,8 @@ from app.oci.digests import digest_of
 from app.oci.manifests import OCI_MANIFEST
 from app.registry import keys
 from app.registry.keys import Entry
+from app.registry.publishing import bind
+from app.upkeep import garbage
 from storage import PAGE, Capabilities, Entry as Listed, Object, Page, Unavailable
 from storage.memory import MemoryDriver
 from tests.registry.recorded import Recorded
@@ -269,6 +271,16 @@ async def test_where_what_is_written_is_not_listed_at_once_nothing_is_collected(
         report = await here.collect()
         assert (report.state, report.gone) == ("stopped", {})
         assert "does not list at once" in report.reason
+
+
+async def test_adopted_copies_are_no_share_of_what_would_go(here: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "FLOOR", 0)
+    copy = keys.adopted(digest_of(b"theirs"), 100_000)
+    await bind(here.bucket, HERE, digest_of(b"theirs"), copy, here.bucket.driver.fence())
+    await here.image(b"ours")
+    await here.pass_(GRACE)
+    report = await here.collect(0.5)
+    assert (report.state, report.wanted, report.gone["copies"].count) == ("done", 0, 1)
 
 
 def _refused() -> None:
