@@ -147,7 +147,11 @@ def measured(title: str, held: Store, command: Sequence[str], environment: Mappi
     """Runs a collector to its end and prints a line of the table."""
     before, began = requests(held), time.monotonic()
     process = subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL, stderr=sys.stderr)
-    _, status, used = os.wait4(process.pid, 0)
+    memory = 0
+    while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+        memory = max(memory, _peak(process.pid))
+        time.sleep(0.05)
+    _, status, used = ended
     seconds = time.monotonic() - began
     asked = requests(held) - before
     most = ", ".join(f"{api} {number:,}" for api, number in asked.most_common(4))
@@ -156,10 +160,19 @@ def measured(title: str, held: Store, command: Sequence[str], environment: Mappi
         f"{seconds:.1f}",
         f"{used.ru_utime + used.ru_stime:.1f}",
         f"{asked.total():,} ({most})",
-        f"{used.ru_maxrss / 1024:.0f}",
+        f"{memory / 1024:.0f}",
         str(os.waitstatus_to_exitcode(status)),
     )
     print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _peak(pid: int) -> int:
+    """KiB that a process has had in memory at most; its ru_maxrss counts what we had when it was forked."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return max(map(int, re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)), default=0)
 
 
 def _their_settings(held: Store) -> dict[str, Any]:

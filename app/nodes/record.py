@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.errors import StartError
-from app.nodes.root import HOME, Root
+from app.nodes.root import HOME, Root, discard, temporary
 
 PATH: Final = f"{HOME}/node-setup.json"
 
@@ -47,6 +47,7 @@ def load(root: Root) -> Record:
 def save(root: Root, record: Record) -> None:
     """Writes the record where it differs; an empty one goes, with its folder where nothing else is in it."""
     if not record:
+        discard(temporary(root.real(PATH)))  # a run that was killed may have left it
         if root.exists(PATH):
             root.remove(PATH)
         return

@@ -161,8 +161,8 @@ def _packages() -> Iterator[tuple[Path, str]]:
             continue  # for another system
         for file in package.files or ():
             source = Path(str(package.locate_file(file)))
-            if ".." in file.parts or not source.exists():
-                continue
+            if ".." in file.parts or source.suffix == ".pyc" or not source.exists():
+                continue  # what pip compiled comes with its source below
             yield source, f"{PACKAGES}/{file}"
             compiled = Path(importlib.util.cache_from_source(str(source)))
             if source.suffix == ".py" and compiled.exists():
