@@ -10,7 +10,7 @@ from app.oci.names import Name
 from app.proxy.shelf import Shelf
 from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
-from app.registry.collection import AT_ONCE, Candidate, Collector, Terms
+from app.registry.collection import AT_ONCE, Candidate, Collector, Terms, why_off
 from app.registry.deletion import delete_unneeded
 from app.registry.intents import Intents
 from app.registry.keys import Copy
@@ -81,7 +81,7 @@ class Clearing:
             for copy in copies
             if self._is_last(copy)
         ]
-        if not last or not self._bucket.capabilities.fences:
+        if not last or why_off(self._bucket.capabilities):
             return set()
         shared = await side_by_side(self._may_be_linked_elsewhere, last, most=AT_ONCE)
         last = [candidate for candidate, elsewhere in zip(last, shared, strict=True) if not elsewhere]
