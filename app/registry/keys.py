@@ -26,7 +26,7 @@
 The copy `adopted![<root>!]<alg>!<hex>` is one that Distribution wrote, where it lies: its links and tombstones go, its bytes
 never do. Names map to keys one to one, no key is a folder of another, and what is paged lies flat in one folder: MinIO drops keys
 from a page that begins inside a folder beside others whose names begin with its own. A name is used once; only tags,
-`uploads/<id>/state` and the derived keys are written again.
+`uploads/<id>/state`, and links and derived keys, which are empty, are written again.
 """
 
 import secrets

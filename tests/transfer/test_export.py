@@ -343,6 +343,15 @@ async def test_an_inventory_has_each_digest_once_however_many_repositories_hold_
     assert {packed(layer) for layer in (b"base", b"team/one", b"team/two", b"team/three")} < set(lines[1:])
 
 
+async def test_a_blob_that_a_client_deleted_is_in_no_inventory_though_its_derived_key_stays(shelf: Shelf) -> None:
+    image = await shelf.image("team/app", "v1", b"gone")
+    repository = Registry(shelf.bucket).repository(Name("team/app"))
+    await repository.manifests.delete(digest_of(image))
+    await repository.blobs.delete(Digest(packed(b"gone")))
+    assert (await shelf.bucket.driver.list(keys.holders(Digest(packed(b"gone"))))).entries, "nothing is proven"
+    assert packed(b"gone") not in [line async for line in inventory(shelf.bucket)]
+
+
 @pytest.mark.parametrize("ending", ["tar", "tar.gz"])
 async def test_an_earlier_archive_is_a_list_of_what_the_other_side_has(
     shelf: Shelf, tmp_path: Path, ending: str

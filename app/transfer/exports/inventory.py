@@ -3,7 +3,7 @@
 import os
 import tarfile
 import zlib
-from collections.abc import AsyncIterator, Container, Iterator
+from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
@@ -11,13 +11,17 @@ from typing import IO, Final
 from app.errors import StartError
 from app.oci.digests import Digest, parse_digest
 from app.oci.errors import DigestInvalid
+from app.oci.names import Name
 from app.registry import keys
-from app.registry.bucket import Bucket
+from app.registry.bucket import Bucket, side_by_side
+from app.registry.keys import Copy
 from app.registry.listing import every
 from app.transfer.exports.choosing import May
+from storage import NotFound
 
 HEADER: Final = "# edge-registry inventory 1"
 _BLOBS: Final = "blobs/"
+_BATCH: Final = 500
 _LINE: Final = 1024
 """Bytes of a line that is none of an inventory."""
 
@@ -38,16 +42,36 @@ class Held(Container[Digest]):
 async def inventory(bucket: Bucket, may: May = lambda _: True) -> AsyncIterator[str]:
     """The header, then the digest of every blob that some repository holds which `may` allows, in order.
 
-    A request for each thousand that are held, and nothing is kept in memory. Raises StorageError.
+    A request for each thousand keys and one for each blob: the derived keys that are listed may outlive their links.
+    Memory stays flat. Raises StorageError.
     """
     yield HEADER
-    last: Digest | None = None
+    places: dict[Digest, list[tuple[Copy, Name]]] = {}
     async for listed in every(bucket.driver, keys.HOLDERS):
         with suppress(ValueError, IndexError):
-            digest = keys.digest_below(listed.key)
-            if digest != last and may(keys.holding(listed.key)[1]):
-                yield digest
-                last = digest
+            digest, place = keys.digest_below(listed.key), keys.holding(listed.key)
+            if len(places) >= _BATCH and digest not in places:
+                for found in await _linked(bucket, places):
+                    yield found
+                places = {}
+            if may(place[1]):
+                places.setdefault(digest, []).append(place)
+    for found in await _linked(bucket, places):
+        yield found
+
+
+async def _linked(bucket: Bucket, places: Mapping[Digest, Sequence[tuple[Copy, Name]]]) -> list[Digest]:
+    """Those of the blobs to which one of these links leads."""
+
+    async def is_linked(digest: Digest) -> bool:
+        for copy, name in places[digest]:
+            with suppress(NotFound):
+                await bucket.driver.stat(keys.link(name, digest, copy))
+                return True
+        return False
+
+    found = await side_by_side(is_linked, places)
+    return [digest for digest, there in zip(places, found, strict=True) if there]
 
 
 async def received(chunks: AsyncIterator[bytes]) -> Held:
