@@ -19,6 +19,10 @@ _AGAIN: Final = 1.0
 """Seconds after which a replica looks again that found another one looking."""
 
 
+_SOON: Final = 5.0
+"""Seconds after which a cache above its limit is looked at again whose blobs were on their way, or about to be needed."""
+
+
 class Pressure:
     """The caches of one replica, by the upstream's name; those without a limit are not among them."""
 
@@ -66,6 +70,8 @@ class Pressure:
 
     async def _evict(self, evictor: Evictor) -> None:
         found = await evictor.run()
+        if found.after > evictor.max_bytes and (found.kept["in flight"] or found.kept["needed"]):
+            asyncio.get_running_loop().call_later(_SOON, self._much.set)
         if found.manifests or found.links or found.offline:
             fields = {"upstream": found.upstream, "before": found.before, "after": found.after}
             self._note("evicted", fields | {"manifests": found.manifests, "offline": found.offline})

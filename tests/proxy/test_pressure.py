@@ -1,6 +1,7 @@
 """A cache stays near its limit while five times as much is pulled through it; who looks at it, and when."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from app.oci.digests import Digest, digest_of
 from app.oci.manifests import OCI_MANIFEST
 from app.oci.names import Name
-from app.proxy.eviction import Report
+from app.proxy.eviction import Reason, Report
 from app.proxy.pressure import Pressure
 from app.registry import keys
 from app.registry.leases import Leases
@@ -97,12 +98,13 @@ class Counted:
 
     max_bytes = 1000
 
-    def __init__(self) -> None:
+    def __init__(self, *reports: Report) -> None:
         self.ran = asyncio.Semaphore(0)
+        self._reports = [*reports]
 
     async def run(self) -> Report:
         self.ran.release()
-        return Report("up", 0, 0)
+        return self._reports.pop(0) if self._reports else Report("up", 0, 0)
 
 
 def leases() -> Leases:
@@ -137,6 +139,21 @@ async def test_a_replica_that_finds_another_looking_looks_once_more_afterwards()
         await asyncio.sleep(0.2)
         assert evictor.ran.locked()
     await asyncio.wait_for(evictor.ran.acquire(), 10)
+    looking.cancel()
+
+
+@pytest.mark.parametrize("reason", ["in flight", "needed"])
+async def test_a_cache_whose_blobs_were_on_their_way_is_looked_at_again_soon(
+    monkeypatch: pytest.MonkeyPatch, reason: Reason
+) -> None:
+    monkeypatch.setattr("app.proxy.pressure._SOON", 0.05)
+    evictor = Counted(Report("up", 2000, 2000, kept=Counter({reason: 1})))
+    given: dict[str, Any] = {"up": evictor}
+    pressure = Pressure(given, 3600, leases(), lambda _event, _fields: None)
+    looking = asyncio.create_task(pressure.run())
+    pressure.arrived("up", 900)
+    for _ in range(2):
+        await asyncio.wait_for(evictor.ran.acquire(), 5)
     looking.cancel()
 
 
