@@ -38,7 +38,7 @@ from app.telemetry.logs import Log, open_log
 from app.telemetry.metrics import Metrics
 from app.telemetry.upkeep import UpkeepMetrics
 from app.telemetry.upstreams import UpstreamMetrics
-from app.upkeep.schedule import Schedule
+from app.upkeep.garbage.schedule import Schedule
 from app.web.docs import docs
 from storage import Capabilities, Driver, StorageError
 from storage.filesystem import FilesystemDriver

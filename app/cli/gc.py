@@ -13,7 +13,7 @@ from app.errors import StartError
 from app.quantities import size_text
 
 if TYPE_CHECKING:
-    from app.upkeep.reports import Report
+    from app.upkeep.garbage.reports import Report
 
 _STAGES: Final = frozenset({"listing", "collecting"})
 
@@ -65,7 +65,7 @@ def gc(
 
 
 async def _collect(opened: Opened, share: float | None, *, dry_run: bool) -> "Report":
-    from app.upkeep.garbage import Garbage, Order
+    from app.upkeep.garbage.garbage import Garbage, Order
 
     garbage = Garbage(opened.bucket, opened.settings.upkeep)
     most = opened.settings.upkeep.max_share if share is None else share
@@ -77,7 +77,7 @@ async def _collect(opened: Opened, share: float | None, *, dry_run: bool) -> "Re
 
 
 async def _last(opened: Opened) -> dict[str, Any] | None:
-    from app.upkeep import reports
+    from app.upkeep.garbage import reports
 
     return await reports.last(opened.bucket)
 

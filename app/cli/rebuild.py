@@ -11,7 +11,7 @@ from app.cli.opened import Opened, on_store
 from app.cli.verify import Stages
 
 if TYPE_CHECKING:
-    from app.upkeep.rebuild import Rebuilt
+    from app.upkeep.decay.rebuild import Rebuilt
 
 
 def rebuild(
@@ -28,7 +28,7 @@ def rebuild(
     """
 
     async def work(opened: Opened) -> "Rebuilt":
-        from app.upkeep.rebuild import rebuild as run
+        from app.upkeep.decay.rebuild import rebuild as run
 
         with Stages() as stages:
             return await run(opened.bucket, stages.show, dry_run=dry_run)

@@ -15,8 +15,8 @@ from app.errors import StartError
 from app.quantities import size_text
 
 if TYPE_CHECKING:
-    from app.upkeep.findings import Account, Finding
-    from app.upkeep.verify import Plan
+    from app.upkeep.decay.findings import Account, Finding
+    from app.upkeep.decay.verify import Plan
 
 _STAGES: Final = frozenset({"listing", "tags", "manifests"})
 
@@ -83,10 +83,10 @@ async def _plan(
     opened: Opened, share: float, repository: str | None, rate: int | None, repair: bool, force: bool
 ) -> "Plan":
     """What to do; the sample begins where the last run's ended. Raises StartError."""
-    from app.upkeep import accounts
-    from app.upkeep.sample import Sample
-    from app.upkeep.stocktaking import Scope
-    from app.upkeep.verify import Plan
+    from app.upkeep.decay import accounts
+    from app.upkeep.decay.sample import Sample
+    from app.upkeep.decay.stocktaking import Scope
+    from app.upkeep.decay.verify import Plan
 
     try:
         scope = Scope(repository)
@@ -97,8 +97,8 @@ async def _plan(
 
 
 async def _run(opened: Opened, plan: "Plan", *, quiet: bool) -> "Account":
-    from app.upkeep import accounts
-    from app.upkeep.verify import verify as run
+    from app.upkeep.decay import accounts
+    from app.upkeep.decay.verify import verify as run
     from storage import AccessDenied
 
     def tell(finding: "Finding") -> None:
@@ -115,7 +115,7 @@ async def _run(opened: Opened, plan: "Plan", *, quiet: bool) -> "Account":
 
 
 async def _last(opened: Opened) -> dict[str, Any] | None:
-    from app.upkeep import accounts
+    from app.upkeep.decay import accounts
 
     return await accounts.last(opened.bucket)
 

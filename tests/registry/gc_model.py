@@ -353,7 +353,7 @@ class OrphanSweeper:
     tombstone: bool = True
 
     def steps(self) -> Process:
-        doom = "upkeep.orphans.Orphans.doom"
+        doom = "upkeep.garbage.orphans.Orphans.doom"
         ends = [
             Step("put_tombstone", self._put_tombstone, doom),
             Step("no_intent", self._no_intent, doom),
@@ -361,8 +361,8 @@ class OrphanSweeper:
         return [
             Step("sign", self._sign, doom),
             *(ends if self.tombstone else []),
-            *(Step(f"no_link_{name}", self._no_link(name), "upkeep.survey.Survey.run") for name in (AWAY, HOME)),
-            Step("delete_orphan", self._delete_orphan, "upkeep.orphans.Orphans.delete"),
+            *(Step(f"no_link_{name}", self._no_link(name), "upkeep.garbage.survey.Survey.run") for name in (AWAY, HOME)),
+            Step("delete_orphan", self._delete_orphan, "upkeep.garbage.orphans.Orphans.delete"),
         ]
 
     def _sign(self, store: Store, _: Local) -> tuple[Store, Local, bool]:
@@ -397,7 +397,7 @@ class HolderSweeper:
     tombstone: bool = True
 
     def steps(self) -> Process:
-        whole = "upkeep.sweep.Sweep.holders"
+        whole = "upkeep.garbage.sweep.Sweep.holders"
         no_link = Step("no_link", self._no_link, whole)
         no_intent = Step("no_intent", self._no_intent, "registry.intents.Intents.naming")
         looks = [Step("put_tombstone", self._put_tombstone, whole), no_intent, no_link] if self.tombstone else []
@@ -468,7 +468,7 @@ def expiry(kind: str, *, names_once: bool = True) -> Process:
         names = {fact[:2] for fact in old}
         return store.without(kind, lambda fact: fact in old if names_once else fact[:2] in names), old, True
 
-    does = "upkeep.sweep.Sweep.expired"
+    does = "upkeep.garbage.sweep.Sweep.expired"
     return [Step(f"find_old_{kind}", find, does), Step(f"delete_old_{kind}", delete, does)]
 
 

@@ -8,8 +8,8 @@ from app.oci.names import Name
 from app.oci.references import Tag
 from app.registry import keys
 from app.registry.registry import Repository
-from app.upkeep.garbage import Garbage, Order
-from app.upkeep.reports import Report
+from app.upkeep.garbage.garbage import Garbage, Order
+from app.upkeep.garbage.reports import Report
 from app.upkeep.settings import UpkeepSettings
 from storage.memory import MemoryDriver
 from tests.registry.recorded import Clock

@@ -21,10 +21,10 @@ from app.registry.listing import every
 from app.registry.publishing import linked
 from app.registry.registry import Registry, Repository
 from app.registry.settings import RegistrySettings
-from app.upkeep.findings import Account, Finding
-from app.upkeep.sample import Sample
-from app.upkeep.stocktaking import Scope
-from app.upkeep.verify import Plan, verify
+from app.upkeep.decay.findings import Account, Finding
+from app.upkeep.decay.sample import Sample
+from app.upkeep.decay.stocktaking import Scope
+from app.upkeep.decay.verify import Plan, verify
 from storage import Capabilities, Driver
 from storage.filesystem import FilesystemDriver
 from storage.memory import MemoryDriver

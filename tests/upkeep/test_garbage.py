@@ -13,7 +13,7 @@ from app.oci.references import Tag
 from app.registry import keys
 from app.registry.keys import Entry
 from app.registry.publishing import bind, intent, linked
-from app.upkeep import garbage, reports
+from app.upkeep.garbage import garbage, reports
 from storage import Capabilities, Page
 from storage.memory import MemoryDriver
 from tests.registry.conftest import stream

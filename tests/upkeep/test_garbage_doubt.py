@@ -13,7 +13,7 @@ from app.oci.manifests import OCI_MANIFEST
 from app.registry import keys
 from app.registry.keys import Entry
 from app.registry.publishing import bind
-from app.upkeep import garbage
+from app.upkeep.garbage import garbage
 from storage import PAGE, Capabilities, Entry as Listed, Object, Page, Unavailable
 from storage.memory import MemoryDriver
 from tests.registry.recorded import Recorded

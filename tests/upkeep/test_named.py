@@ -9,7 +9,7 @@ import pytest
 
 from app.oci.digests import digest_of
 from app.oci.errors import ManifestInvalid
-from app.upkeep.named import NamedDigests
+from app.upkeep.garbage.named import NamedDigests
 from app.upkeep.settings import UpkeepSettings
 from storage.memory import MemoryDriver
 from tests.registry.conftest import manifest_of
@@ -115,7 +115,7 @@ async def test_a_folder_that_cannot_be_written_costs_reading_only(
 
 
 def test_what_is_remembered_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.upkeep.named._SPARE", 2)
+    monkeypatch.setattr("app.upkeep.garbage.named._SPARE", 2)
     named = NamedDigests(tmp_path)
     for number in range(5):
         data = manifest_of(note=number)

@@ -11,7 +11,7 @@ from app.oci.names import Name
 from app.oci.references import Tag
 from app.registry import keys
 from app.registry.registry import Registry
-from app.upkeep.rebuild import Rebuilt, rebuild
+from app.upkeep.decay.rebuild import Rebuilt, rebuild
 from tests.upkeep.decaying import DRIVERS, HERE, THERE, Decaying, bucket_on, decaying, driver_of
 
 GONE = Name("team/gone")

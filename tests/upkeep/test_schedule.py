@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from app.registry import keys
 from app.registry.leases import Leases
 from app.telemetry.upkeep import UpkeepMetrics
-from app.upkeep import reports
-from app.upkeep.garbage import Garbage
-from app.upkeep.schedule import Schedule
+from app.upkeep.garbage import reports
+from app.upkeep.garbage.garbage import Garbage
+from app.upkeep.garbage.schedule import Schedule
 from app.upkeep.settings import UpkeepSettings
 from storage.memory import MemoryDriver
 from tests.registry.recorded import Recorded

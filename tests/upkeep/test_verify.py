@@ -15,8 +15,8 @@ from app.oci.references import Tag
 from app.registry import keys
 from app.registry.keys import Copy, Entry, adopted
 from app.registry.publishing import bind
-from app.upkeep.findings import KINDS
-from app.upkeep.sample import Sample
+from app.upkeep.decay.findings import KINDS
+from app.upkeep.decay.sample import Sample
 from storage import Unavailable
 from tests.services.minio import MinioServer
 from tests.upkeep.decaying import DRIVERS, HERE, THERE, Decaying, decaying, driver_of, image_of
@@ -215,7 +215,7 @@ async def test_derived_keys_that_are_missing_are_found_and_loose_ones_noted_once
     await memory.store.put(keys.referrer(THERE, image, layer, "nonce"), b"{}")
     await memory.verify()
     assert memory.kinds() == ["catalog-missing", "holder-missing", "referrer-missing"]
-    monkeypatch.setattr("app.upkeep.run.Run.now", lambda _: 1e12)
+    monkeypatch.setattr("app.upkeep.decay.run.Run.now", lambda _: 1e12)
     account = await memory.verify()
     assert memory.kinds() == ["catalog-missing", "holder-loose", "holder-missing", "referrer-loose", "referrer-missing"]
     assert account.broken == 3

@@ -10,7 +10,7 @@ from app.oci.errors import BlobUnknown
 from app.oci.references import Tag
 from app.registry import keys
 from app.registry.blobs import Blobs
-from app.upkeep.sample import Sample
+from app.upkeep.decay.sample import Sample
 from storage import NotFound
 from tests.proxy.pinning import AMD, Here, named, opened
 from tests.services.client import Image

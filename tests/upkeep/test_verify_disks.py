@@ -12,7 +12,7 @@ from app.oci.references import Tag
 from app.registry import keys
 from app.registry.keys import Copy
 from app.registry.publishing import bind, linked
-from app.upkeep.rebuild import rebuild
+from app.upkeep.decay.rebuild import rebuild
 from tests.services.minio import MinioServer
 from tests.upkeep.decaying import HERE, THERE, Decaying, bucket_on, decaying, driver_of
 

@@ -15,8 +15,8 @@ from app.oci.references import Tag
 from app.registry import keys
 from app.registry.keys import Copy, adopted
 from app.registry.publishing import bind, intent, linked, tombstoned
-from app.upkeep.quarantine import Quarantine
-from app.upkeep.sample import Sample
+from app.upkeep.decay.quarantine import Quarantine
+from app.upkeep.decay.sample import Sample
 from storage import Unavailable
 from storage.memory import MemoryDriver
 from tests.upkeep.decaying import DRIVERS, HERE, THERE, Decaying, decaying, driver_of, image_of
@@ -326,7 +326,7 @@ async def test_a_mount_that_found_the_copy_before_does_not_bring_it_back(memory:
 async def test_a_publication_that_hangs_is_said_to_be_waited_for_in_vain(
     memory: Decaying, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.upkeep.quarantine._PAUSE", 0)
+    monkeypatch.setattr("app.upkeep.decay.quarantine._PAUSE", 0)
     layer = await memory.push(b"layer")
     copy = await memory.copy(layer)
     async with intent(memory.bucket, [copy]):

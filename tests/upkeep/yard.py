@@ -17,8 +17,8 @@ from app.registry.bucket import Bucket
 from app.registry.listing import every
 from app.registry.registry import Registry, Repository
 from app.registry.settings import RegistrySettings
-from app.upkeep.garbage import Garbage, Order
-from app.upkeep.reports import Report
+from app.upkeep.garbage.garbage import Garbage, Order
+from app.upkeep.garbage.reports import Report
 from app.upkeep.settings import UpkeepSettings
 from storage import PAGE, Capabilities, Condition, Driver, Entry, Fence, Object, Page, Reader
 from tests.registry.conftest import manifest_of, stream

@@ -9,8 +9,8 @@ from app.auth.patterns import translated
 from app.oci.names import Name
 from app.registry import keys
 from app.registry.listing import every
-from app.upkeep.inventory import Inventory
-from app.upkeep.placing import catalogued, holder, place, uuid_of
+from app.upkeep.decay.inventory import Inventory
+from app.upkeep.decay.placing import catalogued, holder, place, uuid_of
 from storage import PAGE, Driver, Entry
 
 T = TypeVar("T")

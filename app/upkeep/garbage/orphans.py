@@ -17,8 +17,8 @@ from app.registry.collection import AT_ONCE
 from app.registry.intents import Intents
 from app.registry.keys import Copy
 from app.registry.listing import every
-from app.upkeep.packing import uuid_in
-from app.upkeep.survey import Survey
+from app.upkeep.garbage.packing import uuid_in
+from app.upkeep.garbage.survey import Survey
 from storage import Entry as Listed, FenceExpired, NotFound
 
 KIND: Final = "unlinked"

@@ -16,8 +16,8 @@ from app.registry.keys import Entry
 from app.registry.listing import every
 from app.registry.needs import Unreadable
 from app.registry.tags import parsed
-from app.upkeep.looking import Withheld, asked
-from app.upkeep.survey import AT_ONCE, Survey
+from app.upkeep.decay.looking import Withheld, asked
+from app.upkeep.garbage.survey import AT_ONCE, Survey
 from storage import PAGE, NotFound
 
 _LOSING: Final = """

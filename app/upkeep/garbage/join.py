@@ -15,7 +15,7 @@ from app.oci.names import Name
 from app.registry import keys
 from app.registry.collection import Candidate
 from app.registry.keys import Copy, Entry
-from app.upkeep.packing import digest_in, packed_digest, packed_uuid, uuid_in
+from app.upkeep.garbage.packing import digest_in, packed_digest, packed_uuid, uuid_in
 from storage import Entry as Listed
 
 _SETTINGS: Final = """

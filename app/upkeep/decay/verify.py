@@ -7,19 +7,19 @@ from datetime import UTC, datetime
 
 from app.proxy.proxy import Proxy
 from app.registry.bucket import Bucket
-from app.upkeep.decay import Hashing
-from app.upkeep.derived import Derived
-from app.upkeep.findings import Account, Finding
-from app.upkeep.inventory import Inventory
-from app.upkeep.repair import BlobRepair
-from app.upkeep.restoring import ManifestRepair
-from app.upkeep.run import Run
-from app.upkeep.sample import Sample
-from app.upkeep.stocktaking import Foreign, Progress, Scope, take_stock
-from app.upkeep.verified_copies import VerifiedCopies
-from app.upkeep.verified_derived import VerifiedDerived
-from app.upkeep.verified_manifests import VerifiedManifests
-from app.upkeep.verified_tags import VerifiedTags
+from app.upkeep.decay.decay import Hashing
+from app.upkeep.decay.derived import Derived
+from app.upkeep.decay.findings import Account, Finding
+from app.upkeep.decay.inventory import Inventory
+from app.upkeep.decay.repair import BlobRepair
+from app.upkeep.decay.restoring import ManifestRepair
+from app.upkeep.decay.run import Run
+from app.upkeep.decay.sample import Sample
+from app.upkeep.decay.stocktaking import Foreign, Progress, Scope, take_stock
+from app.upkeep.decay.verified_copies import VerifiedCopies
+from app.upkeep.decay.verified_derived import VerifiedDerived
+from app.upkeep.decay.verified_manifests import VerifiedManifests
+from app.upkeep.decay.verified_tags import VerifiedTags
 
 
 @dataclass(frozen=True, slots=True)

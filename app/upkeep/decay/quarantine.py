@@ -21,8 +21,8 @@ from app.registry.intents import Intents
 from app.registry.keys import Copy, Entry
 from app.registry.listing import every
 from app.registry.publishing import unbind
-from app.upkeep.looking import Withheld, asked
-from app.upkeep.placing import holder
+from app.upkeep.decay.looking import Withheld, asked
+from app.upkeep.decay.placing import holder
 from storage import NotFound
 
 _ROUNDS: Final = 20

@@ -14,9 +14,9 @@ from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Entry
 from app.registry.listing import every
 from app.registry.needs import Unreadable
-from app.upkeep.join import Join
-from app.upkeep.looking import Withheld, asked
-from app.upkeep.named import NamedDigests
+from app.upkeep.decay.looking import Withheld, asked
+from app.upkeep.garbage.join import Join
+from app.upkeep.garbage.named import NamedDigests
 from storage import PAGE, Entry as Listed, NotFound
 
 T = TypeVar("T")

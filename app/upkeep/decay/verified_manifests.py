@@ -11,10 +11,10 @@ from app.registry.hashing import digest_of_stream
 from app.registry.keys import Entry
 from app.registry.publishing import first_linked
 from app.registry.stored import first_entry
-from app.upkeep.findings import Finding
-from app.upkeep.inventory import entry_in
-from app.upkeep.looking import Withheld, asked
-from app.upkeep.run import Run, off_loop
+from app.upkeep.decay.findings import Finding
+from app.upkeep.decay.inventory import entry_in
+from app.upkeep.decay.looking import Withheld, asked
+from app.upkeep.decay.run import Run, off_loop
 from storage import NotFound
 
 _SPARSE: Final = "SELECT count(*) FROM repository WHERE name = ? AND cached"

@@ -16,16 +16,16 @@ from app.registry.clock import store_now
 from app.registry.collection import Candidate, CollectionOff, Collector, Terms, why_off
 from app.registry.intents import Intents
 from app.registry.needs import Unreadable
-from app.upkeep import reports
-from app.upkeep.join import Sums
-from app.upkeep.named import NamedDigests
-from app.upkeep.orphans import Orphans
-from app.upkeep.packing import uuid_in
-from app.upkeep.reports import Report
+from app.upkeep.garbage import reports
+from app.upkeep.garbage.join import Sums
+from app.upkeep.garbage.named import NamedDigests
+from app.upkeep.garbage.orphans import Orphans
+from app.upkeep.garbage.packing import uuid_in
+from app.upkeep.garbage.reports import Report
+from app.upkeep.garbage.survey import Survey, SurveyedNeeds, Watch
+from app.upkeep.garbage.sweep import Sweep
+from app.upkeep.garbage.unlisted import Unlisted
 from app.upkeep.settings import UpkeepSettings
-from app.upkeep.survey import Survey, SurveyedNeeds, Watch
-from app.upkeep.sweep import Sweep
-from app.upkeep.unlisted import Unlisted
 from storage import FenceExpired, StorageError
 
 FLOOR: Final = 256 << 20

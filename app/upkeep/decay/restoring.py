@@ -18,9 +18,9 @@ from app.registry.bucket import Bucket
 from app.registry.keys import Entry
 from app.registry.manifests import Manifests
 from app.registry.publishing import first_linked, intent, tombstoned
-from app.upkeep.inventory import Inventory, entry_in
-from app.upkeep.looking import Withheld, asked
-from app.upkeep.repair import BlobRepair
+from app.upkeep.decay.inventory import Inventory, entry_in
+from app.upkeep.decay.looking import Withheld, asked
+from app.upkeep.decay.repair import BlobRepair
 from storage import Absent, Condition, ConditionFailed, NotFound, Version
 
 _ELSEWHERE: Final = "SELECT * FROM manifest WHERE digest = ? ORDER BY name != ?"

@@ -9,13 +9,13 @@ from typing import Any
 from app.oci.names import Name
 from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
-from app.upkeep.derived import Derived
-from app.upkeep.findings import Finding
-from app.upkeep.inventory import Inventory
-from app.upkeep.looking import stands
-from app.upkeep.repair import BlobRepair
-from app.upkeep.restoring import ManifestRepair
-from app.upkeep.stocktaking import Progress
+from app.upkeep.decay.derived import Derived
+from app.upkeep.decay.findings import Finding
+from app.upkeep.decay.inventory import Inventory
+from app.upkeep.decay.looking import stands
+from app.upkeep.decay.repair import BlobRepair
+from app.upkeep.decay.restoring import ManifestRepair
+from app.upkeep.decay.stocktaking import Progress
 
 _INLINE = 64 << 10
 """Bytes that are parsed here rather than in a thread."""

@@ -10,10 +10,10 @@ from app.oci.names import Name
 from app.oci.references import Tag
 from app.registry import keys
 from app.registry.keys import Entry
-from app.upkeep.findings import Finding
-from app.upkeep.inventory import tag_in
-from app.upkeep.looking import Withheld, asked
-from app.upkeep.run import Run
+from app.upkeep.decay.findings import Finding
+from app.upkeep.decay.inventory import tag_in
+from app.upkeep.decay.looking import Withheld, asked
+from app.upkeep.decay.run import Run
 from storage import NotFound
 
 _UPSTREAM = "upstream:"

@@ -10,9 +10,9 @@ from app.oci.names import Name
 from app.registry import keys, referrers
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Copy, Entry
-from app.upkeep.inventory import Inventory
-from app.upkeep.looking import Withheld, asked, stands
-from app.upkeep.placing import Link
+from app.upkeep.decay.inventory import Inventory
+from app.upkeep.decay.looking import Withheld, asked, stands
+from app.upkeep.decay.placing import Link
 from storage import NotFound
 
 _UNCATALOGUED: Final = """

@@ -8,7 +8,7 @@ from typing import Any, Final
 from app.registry import keys
 from app.registry.bucket import Bucket
 from app.registry.listing import every
-from app.upkeep.findings import Account
+from app.upkeep.decay.findings import Account
 from storage import NotFound
 
 _PREFIX: Final = f"{keys.REPORTS}verify-"

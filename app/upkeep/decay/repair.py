@@ -15,10 +15,10 @@ from app.registry.bucket import Bucket
 from app.registry.keys import Copy
 from app.registry.listing import every
 from app.registry.publishing import bind, intent, linked, tombstoned
-from app.upkeep.decay import Hashing, Verdict
-from app.upkeep.looking import stands
-from app.upkeep.placing import holder
-from app.upkeep.quarantine import Quarantine
+from app.upkeep.decay.decay import Hashing, Verdict
+from app.upkeep.decay.looking import stands
+from app.upkeep.decay.placing import holder
+from app.upkeep.decay.quarantine import Quarantine
 
 
 @dataclass(slots=True)

@@ -6,9 +6,9 @@ from app.oci.digests import Digest
 from app.oci.names import Name
 from app.registry import keys
 from app.registry.keys import Copy
-from app.upkeep.decay import Hashing, Verdict
-from app.upkeep.findings import Finding
-from app.upkeep.run import Run
+from app.upkeep.decay.decay import Hashing, Verdict
+from app.upkeep.decay.findings import Finding
+from app.upkeep.decay.run import Run
 
 _DOUBTFUL: Final = """
 SELECT DISTINCT link.uuid, link.digest, link.size FROM link LEFT JOIN bytes USING (uuid)

@@ -6,8 +6,8 @@ from app.oci.digests import Digest
 from app.oci.names import Name
 from app.registry import keys
 from app.registry.keys import Copy
-from app.upkeep.findings import Finding
-from app.upkeep.run import Run
+from app.upkeep.decay.findings import Finding
+from app.upkeep.decay.run import Run
 from storage import NotFound
 
 _LOOSE: Final = """

@@ -10,7 +10,7 @@ from app.registry import keys
 from app.registry.bucket import Bucket
 from app.registry.hashing import StreamHash
 from app.registry.keys import Copy
-from app.upkeep.looking import Withheld, asked
+from app.upkeep.decay.looking import Withheld, asked
 from storage import NotFound
 
 State = Literal["whole", "garbled", "gone", "unreadable"]

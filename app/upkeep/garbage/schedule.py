@@ -11,9 +11,9 @@ from app.registry.clock import store_now
 from app.registry.collection import why_off
 from app.registry.leases import Leases, Other
 from app.telemetry.upkeep import UpkeepMetrics
-from app.upkeep import reports
-from app.upkeep.garbage import Garbage, Order
-from app.upkeep.reports import Report
+from app.upkeep.garbage import reports
+from app.upkeep.garbage.garbage import Garbage, Order
+from app.upkeep.garbage.reports import Report
 from app.upkeep.settings import UpkeepSettings
 from storage import StorageError
 

@@ -11,9 +11,9 @@ from app.registry.bucket import Bucket, side_by_side
 from app.registry.collection import AT_ONCE
 from app.registry.intents import Intents
 from app.registry.keys import Copy
-from app.upkeep.looking import Withheld, asked
-from app.upkeep.packing import digest_in, uuid_in
-from app.upkeep.survey import Survey
+from app.upkeep.decay.looking import Withheld, asked
+from app.upkeep.garbage.packing import digest_in, uuid_in
+from app.upkeep.garbage.survey import Survey
 from storage import Entry as Listed, NotFound
 
 LEASE_LIFE: Final = 3600.0

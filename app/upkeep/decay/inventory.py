@@ -12,7 +12,7 @@ from app.oci.digests import Digest
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.registry.keys import Copy, Entry
-from app.upkeep.placing import Deleted, Holder, Link, Placed, Referring, Stored, Tagged
+from app.upkeep.decay.placing import Deleted, Holder, Link, Placed, Referring, Stored, Tagged
 
 T = TypeVar("T")
 

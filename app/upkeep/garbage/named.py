@@ -15,7 +15,7 @@ from typing import Final
 from app.oci.digests import Digest, algorithm_of, digest_of
 from app.oci.errors import ManifestInvalid
 from app.oci.manifests import digests_named
-from app.upkeep.packing import digest_in, packed_digest
+from app.upkeep.garbage.packing import digest_in, packed_digest
 
 _FILE: Final = "manifests-1.sqlite"
 """The number rises when other strings of a manifest count."""
