@@ -361,7 +361,10 @@ class OrphanSweeper:
         return [
             Step("sign", self._sign, doom),
             *(ends if self.tombstone else []),
-            *(Step(f"no_link_{name}", self._no_link(name), "upkeep.garbage.survey.Survey.run") for name in (AWAY, HOME)),
+            *(
+                Step(f"no_link_{name}", self._no_link(name), "upkeep.garbage.survey.Survey.run")
+                for name in (AWAY, HOME)
+            ),
             Step("delete_orphan", self._delete_orphan, "upkeep.garbage.orphans.Orphans.delete"),
         ]
 
