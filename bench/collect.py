@@ -36,6 +36,10 @@ LAYERS: Final = 9
 REPOSITORIES: Final = 100
 SIZE: Final = 2048
 _AT_ONCE: Final = 64
+_COUNTED: Final = 11.0
+"""Seconds after which MinIO's own counts are right."""
+_OLD: Final = 35.0
+"""Seconds after which all is older than the shortest grace and two fences."""
 Put = tuple[str, bytes]
 
 
@@ -153,6 +157,7 @@ def measured(title: str, held: Store, command: Sequence[str], environment: Mappi
         time.sleep(0.05)
     _, status, used = ended
     seconds = time.monotonic() - began
+    time.sleep(_COUNTED)
     asked = requests(held) - before
     most = ", ".join(f"{api} {number:,}" for api, number in asked.most_common(4))
     cells = (
@@ -196,6 +201,7 @@ def compare(folder: Path, held: Store, images: int, scale: float) -> None:
     for bucket, puts in ((OURS, as_ours), (THEIRS, as_theirs)):
         wrote = asyncio.run(fill(held, bucket, (put for picture in pictures for put in puts(picture))))
         print(f"{bucket}: {wrote:,} keys written", file=sys.stderr)
+    time.sleep(_OLD)
     file = folder / "distribution.json"
     file.touch(mode=0o600)
     file.write_text(json.dumps(_their_settings(held)))
