@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from app.api.exchange import ClientGone, Exchange, Pace, Receive, Scope, Send
+from app.api.answering import CLIENT_GONE, answer, identify, note
+from app.api.exchange import Exchange, Pace, Receive, Scope, Send
 from app.api.v2 import Load
 from app.auth.access import Access, Action
 from app.auth.authenticator import Authenticator
 from app.auth.caller import Caller
-from app.oci.errors import Denied, NotFound, RegistryError, Unavailable, Unsupported
+from app.oci.errors import Denied, NotFound, Unavailable, Unsupported
 from app.oci.names import Name
-from app.telemetry.logs import Log
+from app.telemetry.logs import Level, Log
 from app.telemetry.metrics import Metrics
 
 PREFIX: Final = "/api/v1/"
 AT_ONCE: Final = 3
 """Archives and inventories that one process takes and gives at once: each holds megabytes, and asks much of the store."""
-_CLIENT_GONE: Final = 499
 _ELSEWHERE: Final = frozenset({"cross-site", "same-site"})
 """What browsers say in Sec-Fetch-Site for a page that is not ours."""
 
@@ -95,28 +95,10 @@ class AdminApi:
         self._load.running += 1
         error: str | None = "cancelled"
         try:
-            error = await self._answer(exchange)
+            error = await answer(exchange, self._serve(exchange), self._log)
         finally:
             self._load.running -= 1
             self._record(exchange, time.perf_counter() - began, error)
-
-    async def _answer(self, exchange: Exchange) -> str | None:
-        """Answers, whatever happens; returns what went wrong, for the log. An answer that has begun is cut."""
-        try:
-            await self._serve(exchange)
-        except RegistryError as exc:
-            if not exchange.status:
-                await exchange.fail(exc)
-            return f"{exc.code}: {exc.message}"
-        except ClientGone:
-            return "the client went away"
-        except Exception as exc:  # noqa: BLE001  (the outermost place of a request)
-            if exchange.status:
-                return f"cut off: {type(exc).__name__}: {exc}"
-            self._log.error("failed", exc_info=True)
-            await exchange.fail(RegistryError())
-            return type(exc).__name__
-        return None
 
     async def _serve(self, exchange: Exchange) -> None:
         handlers = self._routes.get(exchange.scope["path"])
@@ -125,10 +107,7 @@ class AdminApi:
         if self._load.running > self._load.limit:
             raise Unavailable("too many requests at once", headers={"Retry-After": "2"})
         if self._authenticator is not None:
-            text = exchange.header(b"authorization")
-            credentials = text.encode("latin-1") if text else None
-            known = self._authenticator.known(credentials)
-            exchange.caller = known or await self._authenticator.identify(credentials, exchange.peer)
+            await identify(exchange, self._authenticator)
         _refuse_other_pages(exchange, self._rules.hosts)
         handler = handlers.get(exchange.method)
         if handler is None:
@@ -143,24 +122,11 @@ class AdminApi:
             self._archives.running -= 1
 
     def _record(self, exchange: Exchange, seconds: float, error: str | None) -> None:
-        status = exchange.status or _CLIENT_GONE
+        status = exchange.status or CLIENT_GONE
         method = exchange.method if exchange.method in ("GET", "HEAD", "POST") else "OTHER"
         self._metrics.answered("admin", method, status, seconds, exchange.received, exchange.sent)
-        level = "warning" if status >= 500 or (error is not None and status < 400) else "info"
-        getattr(self._log, level)(
-            "request",
-            method=exchange.method,
-            path=exchange.scope["path"],
-            status=status,
-            seconds=round(seconds, 4),
-            received=exchange.received,
-            sent=exchange.sent,
-            user=exchange.caller.name,
-            peer=exchange.peer,
-            agent=exchange.header(b"user-agent"),
-            id=exchange.id,
-            error=error,
-        )
+        level: Level = "warning" if status >= 500 or (error is not None and status < 400) else "info"
+        note(self._log, level, exchange, seconds, error)
 
 
 def _refuse_other_pages(exchange: Exchange, hosts: Collection[str] | None) -> None:

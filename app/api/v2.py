@@ -7,22 +7,21 @@ from functools import partial
 from typing import Final, TypeVar
 
 from app.api import blobs, catalog, manifests, referrers, tags, uploads
-from app.api.exchange import ClientGone, Exchange, Pace, Receive, Scope, Send
+from app.api.answering import CLIENT_GONE, answer, identify, note
+from app.api.exchange import Exchange, Pace, Receive, Scope, Send
 from app.api.paths import Kind, Path, parse_path
 from app.auth.access import Access, Action
 from app.auth.authenticator import Authenticator
 from app.auth.caller import Caller
-from app.oci.errors import NotFound, RegistryError, Unavailable, Unsupported
+from app.oci.errors import NotFound, Unavailable, Unsupported
 from app.oci.names import Name
 from app.registry.asked import Asked
 from app.registry.registry import Registry, Repositories, Repository
-from app.telemetry.logs import Log
+from app.telemetry.logs import Level, Log
 from app.telemetry.metrics import Metrics
 
 T = TypeVar("T")
 Handler = Callable[[Exchange, Repository, str], Awaitable[None]]
-
-_CLIENT_GONE: Final = 499
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,29 +107,11 @@ class V2:
         self._load.running += 1
         error: str | None = "cancelled"
         try:
-            error = await self._answer(exchange, path)
+            error = await answer(exchange, self._serve(exchange, path), self._log)
         finally:
             self._load.running -= 1
             self._metrics.in_flight.dec()
             self._record(exchange, path, time.perf_counter() - began, error)
-
-    async def _answer(self, exchange: Exchange, path: Path | None) -> str | None:
-        """Answers, whatever happens; returns what went wrong, for the log. An answer that has begun is cut."""
-        try:
-            await self._serve(exchange, path)
-        except RegistryError as exc:
-            if not exchange.status:
-                await exchange.fail(exc)
-            return f"{exc.code}: {exc.message}"
-        except ClientGone:
-            return "the client went away"
-        except Exception as exc:  # noqa: BLE001  (the outermost place of a request)
-            if exchange.status:
-                return f"cut off: {type(exc).__name__}: {exc}"
-            self._log.error("failed", exc_info=True)
-            await exchange.fail(RegistryError())
-            return type(exc).__name__
-        return None
 
     async def _serve(self, exchange: Exchange, path: Path | None) -> None:
         if path is None:
@@ -138,10 +119,7 @@ class V2:
         if self._load.running > self._load.limit:
             raise Unavailable("too many requests at once", headers={"Retry-After": "2"})
         if self._authenticator is not None:
-            text = exchange.header(b"authorization")
-            credentials = text.encode("latin-1") if text else None
-            known = self._authenticator.known(credentials)
-            exchange.caller = known or await self._authenticator.identify(credentials, exchange.peer)
+            await identify(exchange, self._authenticator)
         if path.kind is Kind.BASE or path.kind is Kind.CATALOG:
             return await self._serve_all(exchange, path)
         if path.kind is Kind.UPLOADS:
@@ -186,27 +164,16 @@ class V2:
         return self._access.allows(caller, Action.PULL, name)
 
     def _record(self, exchange: Exchange, path: Path | None, seconds: float, error: str | None) -> None:
-        status = exchange.status or _CLIENT_GONE
+        status = exchange.status or CLIENT_GONE
         handler = path.kind.value if path else "none"
         method = exchange.method if exchange.method in _METHODS else "OTHER"
         self._metrics.answered(handler, method, status, seconds, exchange.received, exchange.sent)
-        level = "info" if status < 500 and (error is None or status < 400 or status == _CLIENT_GONE) else "warning"
+        level: Level = (
+            "info" if status < 500 and (error is None or status < 400 or status == CLIENT_GONE) else "warning"
+        )
         if status in (401, 404):
             level = "info"
-        getattr(self._log, level)(
-            "request",
-            method=exchange.method,
-            path=exchange.scope["path"],
-            status=status,
-            seconds=round(seconds, 4),
-            received=exchange.received,
-            sent=exchange.sent,
-            user=exchange.caller.name,
-            peer=exchange.peer,
-            agent=exchange.header(b"user-agent"),
-            id=exchange.id,
-            error=error,
-        )
+        note(self._log, level, exchange, seconds, error)
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
