@@ -173,6 +173,15 @@ class DriverConformance:
         await together(come_and_go(number) for number in range(40))
         assert await keys(driver, "deep/") == sorted(f"deep/er/stays-{number}" for number in range(40))
 
+    async def test_puts_into_a_folder_that_others_empty_succeed(self, driver: Driver, other: Driver) -> None:
+        async def come_and_go(store: Driver, key: str) -> None:
+            for _ in range(150):
+                await store.put(key, b"x", condition=Absent())
+                await store.delete(key)
+
+        await asyncio.gather(*(come_and_go(store, f"deep/er/{n}") for n, store in enumerate((driver, other, driver))))
+        assert await keys(driver) == []
+
     async def test_delete_many_takes_any_number_and_absent_ones(self, driver: Driver) -> None:
         await driver.delete_many([])
         names = [f"many/{number:04}" for number in range(1200)]

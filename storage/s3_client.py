@@ -49,6 +49,8 @@ _STREAMS: Final = 1024
 """Bodies read at once; the server's own limit on requests is lower."""
 _READ_BUFFER: Final = 512 << 10
 _ATTEMPTS: Final = 8
+_DENIED: Final = 3
+"""How often a denied write is tried: MinIO denies one (403 AccessDenied) whose folder another request is just emptying."""
 _AT_ONCE: Final = 1 << 20
 """The most bytes given to a connection in one piece: more would hold up the event loop."""
 _CONNECT: Final = 5.0
@@ -58,6 +60,10 @@ _TRANSIENT_CODES: Final = frozenset(
     {"RequestTimeout", "SlowDown", "InternalError", "OperationAborted", "IncompleteBody", "BadDigest"}
 )
 _FULL_CODES: Final = frozenset({"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"})
+
+
+class _Denied(AccessDenied):
+    """The store denies this one request: a policy, or MinIO's folder that went away below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +151,9 @@ class S3Client:
                 failure, settled = Unavailable(f"no answer from the store: {type(exc).__name__}"), False
             except StorageError as exc:  # from the body
                 failure = exc
-            if not isinstance(failure, Unavailable):
-                if not settled and isinstance(failure, FenceExpired | ConditionFailed):
+            denied_once = isinstance(failure, _Denied) and method in ("PUT", "POST") and attempt + 1 < _DENIED
+            if not isinstance(failure, Unavailable) and not denied_once:
+                if not settled and isinstance(failure, FenceExpired | ConditionFailed | AccessDenied | StoreFull):
                     raise OutcomeUnknown(str(failure)) from failure
                 raise failure
             pause = random.uniform(0, min(1.0, 0.05 * 2**attempt))  # noqa: S311  (jitter)
@@ -318,7 +325,7 @@ def _failure(answer: Answer, key: str, fence: Fence | None) -> StorageError | No
     if answer.status == 403:
         if fence is not None and "expired" in message.lower():
             return FenceExpired("the store refused a write whose deadline has passed")
-        return AccessDenied(_denial(code))
+        return (_Denied if code == "AccessDenied" else AccessDenied)(_denial(code))
     return StorageError(f"the store answered {answer.status} {code}".rstrip())
 
 

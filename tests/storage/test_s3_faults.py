@@ -7,6 +7,7 @@ import pytest
 
 from storage import (
     Absent,
+    AccessDenied,
     ConditionFailed,
     Corrupt,
     NotFound,
@@ -32,6 +33,7 @@ from tests.storage.test_s3 import SCRATCH, settings
 pytestmark = pytest.mark.minio
 
 SLOW_DOWN = refuses(503, "SlowDown")
+DENIED = refuses(403, "AccessDenied")
 
 
 @pytest.fixture
@@ -145,6 +147,37 @@ async def test_a_definite_refusal_is_not_repeated(
     with pytest.raises(expected):
         await driver.put("key", b"1")
     assert front.count("PUT", "/key") == 1
+
+
+async def test_a_write_denied_because_its_folder_went_away_is_repeated(driver: S3Driver, front: Front) -> None:
+    front.fail("PUT", "/folder/key", DENIED, DENIED)
+    await driver.put("folder/key", b"1", condition=Absent())
+    assert (await driver.get("folder/key")).data == b"1"
+    assert front.count("PUT", "/folder/key") == 3
+
+
+async def test_a_policy_that_denies_a_write_is_asked_three_times(driver: S3Driver, front: Front) -> None:
+    front.fail("PUT", "/key", *[DENIED] * 3)
+    with pytest.raises(AccessDenied):
+        await driver.put("key", b"1")
+    assert front.count("PUT", "/key") == 3
+
+
+async def test_a_denied_read_and_a_wrong_signature_are_not_repeated(driver: S3Driver, front: Front) -> None:
+    front.fail("GET", "/key", DENIED)
+    front.fail("PUT", "/key", refuses(403, "SignatureDoesNotMatch"))
+    with pytest.raises(AccessDenied):
+        await driver.get("key")
+    with pytest.raises(AccessDenied):
+        await driver.put("key", b"1")
+    assert (front.count("GET", "/key"), front.count("PUT", "/key")) == (1, 1)
+
+
+async def test_a_denial_after_an_answer_was_lost_leaves_the_write_unknown(driver: S3Driver, front: Front) -> None:
+    front.fail("PUT", "/key", loses_the_answer, *[DENIED] * 2)
+    with pytest.raises(OutcomeUnknown):
+        await driver.put("key", b"1")
+    assert (await driver.get("key")).data == b"1"
 
 
 @pytest.mark.parametrize("fault", [fails_late("InternalError"), loses_the_answer, loses_the_request, SLOW_DOWN])
