@@ -1,9 +1,11 @@
 """What the repositories of an upstream are called, here and there: names alone, without anybody being dialled."""
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Generic, TypeVar
 
 from app.oci.names import Name
+from app.oci.references import Tag
 from app.proxy.settings import HUB, UpstreamSettings, names_of
 
 
@@ -33,6 +35,16 @@ class Namespace:
     def remote(self, name: Name) -> str:
         """The upstream's own name of a cached repository; those that stand in for it know it by the same one."""
         return name.removeprefix(f"{self.prefix}/")
+
+    def immutable(self, name: Name, tag: Tag) -> bool:
+        """Whether the settings say that a tag of a cached repository never moves.
+
+        Their patterns match the upstream's own name; Docker Hub's short names may be written so.
+        """
+        remote = self.remote(name)
+        spellings = {remote, remote.removeprefix("library/") if self.hub else remote}
+        patterns = self.settings.immutable_tags
+        return any(fnmatchcase(f"{text}:{tag}", pattern) for pattern in patterns for text in spellings)
 
 
 N = TypeVar("N", bound=Namespace)

@@ -1,13 +1,11 @@
 """One upstream registry: its settings, the client that talks to it, and what is known of its health and its answers."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Final, Literal, TypeVar
 
 from app.oci.digests import Digest
 from app.oci.names import Name
-from app.oci.references import Tag
 from app.proxy.breaker import Breaker
 from app.proxy.client import UpstreamClient
 from app.proxy.credentials import open_credentials
@@ -59,13 +57,6 @@ class Upstream(Namespace):
                 failure = exc if failure is None or isinstance(failure, Missing) else failure
         assert failure is not None  # noqa: S101  (there is at least one source)
         raise failure
-
-    def immutable(self, name: Name, tag: Tag) -> bool:
-        """Whether a tag never moves, so that it is never asked for again. Docker Hub's short names may be written so."""
-        remote = self.remote(name)
-        spellings = {remote, remote.removeprefix("library/") if self.hub else remote}
-        patterns = self.settings.immutable_tags
-        return any(fnmatchcase(f"{text}:{tag}", pattern) for pattern in patterns for text in spellings)
 
     @property
     def reachable(self) -> bool:

@@ -8,12 +8,11 @@ host is left out: a mirror without upstreams is asked for `library/alpine`, and 
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Final
 
 from app.oci.names import Name, parse_name
 from app.oci.references import Tag, parse_tag
-from app.proxy.namespace import Namespace, Namespaces
+from app.proxy.namespace import Namespace, Namespaces, is_host
 from app.proxy.settings import HUB
 from app.transfer.errors import ArchiveRefused, shown
 from app.transfer.imports.listed import Listed
@@ -70,12 +69,7 @@ class Naming:
     def is_promised(self, name: Name, tag: Tag) -> bool:
         """Whether the settings of an upstream say that a tag of it never moves."""
         upstream = self._upstreams.of_segment(name.partition("/")[0])
-        if upstream is None:
-            return False
-        remote = upstream.remote(name)
-        spellings = {remote, remote.removeprefix("library/") if upstream.hub else remote}
-        patterns = upstream.settings.immutable_tags
-        return any(fnmatchcase(f"{text}:{tag}", pattern) for pattern in patterns for text in spellings)
+        return upstream is not None and upstream.immutable(name, tag)
 
     def _as_given(self, tag: str) -> Called:
         head, own_tag = _split(self.given)
@@ -93,7 +87,7 @@ class Naming:
 
     def _placed(self, head: str) -> str:
         first, _, rest = head.partition("/")
-        if not rest or not _is_host(first):
+        if not rest or not is_host(first):
             first, rest = _HUB, head
         if self._is_own(first):
             return rest
@@ -115,8 +109,3 @@ def _split(text: str) -> tuple[str, str]:
     path = text.strip().partition("@")[0]
     head, colon, tag = path.rpartition(":")
     return (head, tag) if colon and "/" not in tag else (path, "")
-
-
-def _is_host(first: str) -> bool:
-    """As Docker tells a registry from the first part of a name."""
-    return "." in first or ":" in first or first == "localhost"
