@@ -22,6 +22,8 @@ _COMMON: Final[Headers] = [
     (b"x-content-type-options", b"nosniff"),
 ]
 _DRAINED: Final = 16 << 20
+_ENTRIES: Final = 1000
+"""The most errors of one answer: an index may name 20,000 manifests that are not here, and nobody reads 4 MiB of them."""
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT: Final = "edge-registry.client"
 """The extension of ASGI in which `gone` is a function that says whether the client has closed its connection. Where the
@@ -194,9 +196,9 @@ class Exchange:
             raise TooSlow("the client took the answer too slowly") from exc
 
     async def fail(self, error: RegistryError) -> None:
-        """An error in the specification's form."""
+        """An error in the specification's form; of very many entries, the first."""
         headers = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
-        await self.json(error.status, {"errors": error.entries()}, headers)
+        await self.json(error.status, {"errors": error.entries()[:_ENTRIES]}, headers)
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.status = status

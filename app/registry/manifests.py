@@ -1,9 +1,11 @@
 """Manifests of one repository: publishing, reading, deleting."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import islice
+from typing import Final, TypeVar
 
 from app.oci.digests import DEFAULT_ALGORITHM, Digest, algorithm_of, digest_of
 from app.oci.errors import DigestInvalid, ManifestBlobUnknown, ManifestInvalid, ManifestUnknown
@@ -17,6 +19,14 @@ from app.registry.keys import Copy, Entry
 from app.registry.publishing import bind, first_linked, intent, linked, tombstoned, unbind
 from app.registry.stored import fetch_manifest, first_entry, read_manifest
 from storage import Fence, NotFound, StorageError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_INLINE: Final = 64 << 10
+"""Bytes of a manifest that cost less to parse here (0.8 ms) than everybody else minds; 4 MiB would be 60 ms."""
+_BATCH: Final = 1000
+"""Descriptors that are looked up in one go: to begin with 20,000 at once would hold the event loop for 0.1 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +107,10 @@ class Manifests:
         Raises ManifestInvalid, DigestInvalid, ManifestBlobUnknown naming each missing blob or child, Denied for a tag that
         must not move.
         """
-        manifest = parse_manifest(data, content_type)
-        actual = digest_of(data, algorithm_of(digest) if digest else DEFAULT_ALGORITHM)
+        algorithm = algorithm_of(digest) if digest else DEFAULT_ALGORITHM
+        manifest, actual = await _apart(
+            len(data), lambda: (parse_manifest(data, content_type), digest_of(data, algorithm))
+        )
         if digest is not None and digest != actual:
             raise DigestInvalid(detail={"digest": digest})
         entry = Entry(actual, keys.fresh(), manifest.media_type, len(data))
@@ -130,7 +142,7 @@ class Manifests:
         fence = bucket.driver.fence()
         blobs = dict.fromkeys(blob.digest for blob in manifest.blobs)
         resolved, existing, childless = await asyncio.gather(
-            side_by_side(lambda digest: first_linked(bucket, name, digest), blobs),
+            _in_batches(lambda digest: first_linked(bucket, name, digest), blobs),
             first_entry(bucket, name, entry.digest),
             _nothing() if sparse else self._missing_children(manifest),
         )
@@ -162,7 +174,7 @@ class Manifests:
             return await first_linked(bucket, name, digest) is not None
 
         children = list(dict.fromkeys(child.digest for child in manifest.children))
-        there = await side_by_side(present, children)
+        there = await _in_batches(present, children)
         return [digest for digest, ok in zip(children, there, strict=True) if not ok]
 
     async def _replace(self, digest: Digest, fence: Fence, intents: AsyncExitStack) -> None:
@@ -196,10 +208,28 @@ class Manifests:
 
     async def _subject_of(self, entry: Entry) -> Digest | None:
         try:
-            manifest = parse_manifest(await read_manifest(self._bucket, self._name, entry), entry.media_type)
+            manifest = await parsed(await read_manifest(self._bucket, self._name, entry), entry.media_type)
         except (ManifestInvalid, StorageError):
             return None  # its bytes decayed: nobody sees a referrer's key whose manifest is gone
         return manifest.subject.digest if manifest.subject else None
+
+
+async def parsed(data: bytes, media_type: str | None) -> Manifest:
+    """As `parse_manifest`, without holding up the event loop for a large one. Raises ManifestInvalid."""
+    return await _apart(len(data), lambda: parse_manifest(data, media_type))
+
+
+async def _apart(size: int, work: Callable[[], T]) -> T:
+    """What comes of work on so many bytes, in a thread where they are many."""
+    return work() if size <= _INLINE else await asyncio.to_thread(work)
+
+
+async def _in_batches(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
+    """As `side_by_side`, for very many items."""
+    rest, found = iter(items), list[R]()
+    while batch := list(islice(rest, _BATCH)):
+        found += await side_by_side(work, batch)
+    return found
 
 
 async def _nothing() -> list[Digest]:
