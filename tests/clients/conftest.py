@@ -1,19 +1,42 @@
 """Servers that real clients talk to, and the clients themselves."""
 
-import os
 import secrets
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.services.clients import Client, find_program
+from tests.clients.outside import Outside
+from tests.services.engines import (
+    containerd,
+    ctr,
+    docker,
+    dockerd,
+    image_store,
+    make_client,
+    mirrors,
+    need,
+    podman,
+    root,
+    surroundings,
+)
 from tests.services.images import Layout, write_image, write_index
 from tests.services.registry import Credentials, RegistryServer, filesystem_store, s3_store
 
-MakeClient = Callable[..., Client]
+__all__ = [
+    "containerd",
+    "ctr",
+    "docker",
+    "dockerd",
+    "image_store",
+    "make_client",
+    "mirrors",
+    "need",
+    "podman",
+    "root",
+    "surroundings",
+]
 
 
 @pytest.fixture(scope="session")
@@ -38,44 +61,6 @@ def server(request: pytest.FixtureRequest) -> RegistryServer:
     """Both of them in turn."""
     found: RegistryServer = request.getfixturevalue(request.param)
     return found
-
-
-def refuse(request: pytest.FixtureRequest, reason: str) -> None:
-    """Skips the test, or fails it under --require-clients."""
-    if request.config.getoption("--require-clients"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="session")
-def need(request: pytest.FixtureRequest) -> Callable[[str], Path]:
-    """Finds a program, or skips the test."""
-
-    def find(name: str) -> Path:
-        found = find_program(name)
-        if found is None:
-            refuse(request, f"{name} is not installed")
-        assert found is not None
-        return found
-
-    return find
-
-
-@pytest.fixture(scope="session")
-def root(request: pytest.FixtureRequest) -> None:
-    """Skips tests that start daemons, or containers, where the tests do not run as root."""
-    if os.geteuid() != 0:
-        refuse(request, "not root: daemons and containers cannot be started")
-
-
-@pytest.fixture
-def make_client(need: Callable[[str], Path], tmp_path: Path) -> MakeClient:
-    """Makes a client with a home of its own."""
-
-    def make(name: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Client:
-        return Client(need(name), tmp_path / f"home-{name}", options=options, environment=environment)
-
-    return make
 
 
 @pytest.fixture(scope="session")
@@ -110,11 +95,18 @@ def index_layout(tmp_path: Path, layers: list[dict[str, bytes]]) -> Layout:
     )
 
 
+@pytest.fixture(scope="module")
+def way_out() -> Iterator[Outside]:
+    """The world outside, for a module to say in `surroundings` that there is no other way to it."""
+    with Outside() as outside:
+        yield outside
+
+
 @pytest.fixture
-def image_store(root: None) -> Iterator[list[str]]:
-    """Options that give podman and buildah a store of their own, with a path as short as podman wants it."""
-    with tempfile.TemporaryDirectory(prefix="er-") as folder:
-        yield ["--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
+def outside(way_out: Outside) -> Outside:
+    """The same, with whom this test's programs want to reach."""
+    way_out.asked.clear()
+    return way_out
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import hashlib
 import json
 import os
 import secrets
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ import minio as sdk
 import pytest
 
 from tests.clients.attested import attest
-from tests.clients.conftest import MakeClient
 from tests.clients.content import check_whole, is_there, tags_of
 from tests.services.clients import Client
-from tests.services.daemons import ContainerdDaemon, DockerDaemon
+from tests.services.engines import MakeClient
 from tests.services.images import Layout, write_image, write_index
 from tests.services.minio import MinioServer
-from tests.services.registry import CHECKOUT, PROGRAM, RegistryServer, filesystem_store, own_environment, s3_store
+from tests.services.registry import RegistryServer, command, filesystem_store, s3_store
 from tests.services.upstreams import Distribution, need_distribution
 
 pytestmark = [pytest.mark.clients, pytest.mark.minio]
@@ -56,23 +54,8 @@ class Bucket:
 
     def adopt(self) -> dict[str, Any]:
         """One run; its report."""
-        found: dict[str, Any] = json.loads(run(self.settings, "adopt", "--root", ROOT, "--json"))
+        found: dict[str, Any] = json.loads(command("adopt", "--root", ROOT, "--json", settings=self.settings))
         return found
-
-
-def run(settings: Mapping[str, str], *arguments: str) -> str:
-    """One command of the registry's on a store."""
-    done = subprocess.run(
-        [*PROGRAM, *arguments],
-        cwd=CHECKOUT,
-        env=own_environment(settings),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture
@@ -84,38 +67,6 @@ def shared(minio: MinioServer, bucket: str) -> Bucket:
 def old(shared: Bucket, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Distribution]:
     with Distribution(need_distribution(request), tmp_path / "old", storage=shared.distribution) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def docker_daemon(
-    root: None, need: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[DockerDaemon]:
-    running = DockerDaemon(tmp_path_factory.mktemp("dockerd"))
-    try:
-        yield running.run(need("dockerd"), need("docker"))
-    finally:
-        running.stop()
-
-
-@pytest.fixture(scope="module")
-def containerd_daemon(
-    root: None, need: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ContainerdDaemon]:
-    running = ContainerdDaemon(tmp_path_factory.mktemp("containerd"))
-    try:
-        yield running.run(need("containerd"), need("ctr"))
-    finally:
-        running.stop()
-
-
-@pytest.fixture
-def docker(docker_daemon: DockerDaemon, make_client: MakeClient) -> Client:
-    return make_client("docker", environment={"DOCKER_HOST": docker_daemon.address, "DOCKER_BUILDKIT": "0"})
-
-
-@pytest.fixture
-def ctr(containerd_daemon: ContainerdDaemon, make_client: MakeClient) -> Client:
-    return make_client("ctr", ("--address", str(containerd_daemon.socket)), {"CONTAINERD_SNAPSHOTTER": "native"})
 
 
 @pytest.fixture
@@ -262,10 +213,10 @@ def test_garbage_collection_afterwards_removes_nothing_that_it_should_keep(
         lonely = old.pusher.blob("team/app", b"of no manifest")
     before = contents(shared / "docker")
     settings = filesystem_store(shared)
-    run(settings, "adopt")
+    command("adopt", settings=settings)
     for _ in range(2):
         age(shared, 4)
-        print(run(settings, "gc"))
+        print(command("gc", settings=settings))
     assert contents(shared / "docker") == before
     with RegistryServer(tmp_path / "new", settings) as new:
         assert check_whole(new, "team/app", "v1") == layout.digest

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import MakeClient, certificate_folder
+from tests.clients.conftest import certificate_folder
 from tests.clients.content import DOCKER_MANIFEST, check_whole, manifest_of
 from tests.services.clients import Client
+from tests.services.engines import MakeClient
 from tests.services.images import MANIFEST
 from tests.services.registry import RegistryServer
 

@@ -1,36 +1,16 @@
 """Containerd through `ctr`: push, remove, pull, run."""
 
 import secrets
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import MakeClient
 from tests.clients.content import check_whole
 from tests.services.clients import Client
-from tests.services.daemons import ContainerdDaemon
 from tests.services.images import Layout
 from tests.services.registry import RegistryServer
 
 pytestmark = pytest.mark.clients
-
-
-@pytest.fixture(scope="module")
-def daemon(
-    root: None, need: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ContainerdDaemon]:
-    running = ContainerdDaemon(tmp_path_factory.mktemp("containerd"))
-    try:
-        yield running.run(need("containerd"), need("ctr"))
-    finally:
-        running.stop()
-
-
-@pytest.fixture
-def ctr(daemon: ContainerdDaemon, make_client: MakeClient) -> Client:
-    environment = {"CONTAINERD_SNAPSHOTTER": "native"}
-    return make_client("ctr", ("--address", str(daemon.socket)), environment)
 
 
 def transport(server: RegistryServer, folder: Path, password: str | None = None) -> list[str]:

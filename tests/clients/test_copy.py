@@ -1,17 +1,14 @@
 """What `edge-registry copy` brought, pulled by other people's programs: the same digests as at the source."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import run
 
 import pytest
 
-from tests.cli.conftest import environment
-from tests.clients.conftest import MakeClient
+from tests.services.engines import MakeClient
 from tests.services.images import write_index
-from tests.services.registry import RegistryServer, filesystem_store
+from tests.services.registry import RegistryServer, command, filesystem_store
 from tests.services.upstreams import Distribution, need_distribution
 
 pytestmark = pytest.mark.clients
@@ -29,15 +26,7 @@ def test_skopeo_and_crane_see_the_digests_of_the_source(
     layout = write_index(tmp_path / "layout", {"amd64": layers, "arm64": layers[1:]})
     digest = source.pusher.layout("team/app", layout, "v1")
     store = filesystem_store(tmp_path / "data")
-    copied = run(
-        [sys.executable, "-m", "app", "copy", f"{source.host}/team/app", "--ca", str(source.ca), "--to", "moved"],
-        env=environment(store),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert copied.returncode == 0, copied.stderr
+    command("copy", f"{source.host}/team/app", "--ca", str(source.ca), "--to", "moved", settings=store)
     with RegistryServer(tmp_path / "server", store) as server:
         crane, skopeo = make_client("crane"), make_client("skopeo")
         image = f"{server.host}/moved/team/app:v1"

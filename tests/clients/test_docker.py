@@ -1,15 +1,12 @@
 """The Docker daemon: build, push, remove, pull, run."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import MakeClient
 from tests.clients.content import DOCKER_MANIFEST, check_whole, manifest_of, tags_of
 from tests.services.clients import Client
-from tests.services.daemons import DockerDaemon
 from tests.services.registry import RegistryServer
 
 pytestmark = pytest.mark.clients
@@ -21,20 +18,6 @@ COPY last /etc/last
 ENTRYPOINT ["/bin/busybox"]
 CMD ["cat", "/etc/first", "/etc/last"]
 """
-
-
-@pytest.fixture(scope="module")
-def daemon(root: None, need: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerDaemon]:
-    running = DockerDaemon(tmp_path_factory.mktemp("dockerd"))
-    try:
-        yield running.run(need("dockerd"), need("docker"))
-    finally:
-        running.stop()
-
-
-@pytest.fixture
-def docker(daemon: DockerDaemon, make_client: MakeClient) -> Client:
-    return make_client("docker", environment={"DOCKER_HOST": daemon.address, "DOCKER_BUILDKIT": "0"})
 
 
 @pytest.fixture

@@ -2,42 +2,26 @@
 
 import json
 import secrets
-import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients.conftest import MakeClient
 from tests.clients.content import check_whole, manifest_of
 from tests.services.client import Image
 from tests.services.clients import Client
-from tests.services.daemons import ContainerdDaemon, DockerDaemon
+from tests.services.engines import MakeClient
 from tests.services.images import Layout
 from tests.services.minio import MinioServer
 from tests.services.pushing import Index, Pusher
-from tests.services.registry import PROGRAM, RegistryServer, filesystem_store, own_environment, s3_store
+from tests.services.registry import RegistryServer, command, filesystem_store, s3_store
 
 pytestmark = pytest.mark.clients
 
 MB = 1_000_000
 UPSTREAMS = {"EDGE_REGISTRY_PROXY__UPSTREAMS": json.dumps([{"name": "docker.io", "url": "http://127.0.0.1:1"}])}
 """As a site that pulls through a mirror has them: a plain name could be taken for one of Docker Hub."""
-
-
-def edge(store: Mapping[str, str], *arguments: str, status: int = 0) -> str:
-    """Runs a command on a store and returns its standard output."""
-    done = subprocess.run(
-        [*PROGRAM, *arguments],
-        env=own_environment(store),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout
 
 
 class Source:
@@ -50,7 +34,7 @@ class Source:
 
     def export(self, *arguments: str, name: str = "") -> Path:
         target = self._folder / (name or f"{secrets.token_hex(4)}.tar")
-        edge(self.store, "export", *arguments, "-o", str(target))
+        command("export", *arguments, "-o", str(target), settings=self.store)
         return target
 
 
@@ -59,38 +43,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
     found = Source(tmp_path_factory.mktemp("source"))
     with found.server:
         yield found
-
-
-@pytest.fixture(scope="module")
-def dockerd(
-    root: None, need: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[DockerDaemon]:
-    running = DockerDaemon(tmp_path_factory.mktemp("dockerd"))
-    try:
-        yield running.run(need("dockerd"), need("docker"))
-    finally:
-        running.stop()
-
-
-@pytest.fixture
-def docker(dockerd: DockerDaemon, make_client: MakeClient) -> Client:
-    return make_client("docker", environment={"DOCKER_HOST": dockerd.address})
-
-
-@pytest.fixture(scope="module")
-def containerd(
-    root: None, need: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ContainerdDaemon]:
-    running = ContainerdDaemon(tmp_path_factory.mktemp("containerd"))
-    try:
-        yield running.run(need("containerd"), need("ctr"))
-    finally:
-        running.stop()
-
-
-@pytest.fixture
-def ctr(containerd: ContainerdDaemon, make_client: MakeClient) -> Client:
-    return make_client("ctr", ("--address", str(containerd.socket)), {"CONTAINERD_SNAPSHOTTER": "native"})
 
 
 @pytest.fixture
@@ -215,10 +167,7 @@ def test_skopeo_copies_from_an_exported_docker_archive(
     assert manifest["config"]["digest"] == config_of(layout, layout.digest)
 
 
-def test_podman_loads_an_exported_archive(
-    make_client: MakeClient, source: Source, pushed: str, layout: Layout, image_store: list[str]
-) -> None:
-    podman = make_client("podman", image_store)
+def test_podman_loads_an_exported_archive(podman: Client, source: Source, pushed: str, layout: Layout) -> None:
     podman.run("load", "--input", str(source.export(f"{pushed}:*")))
     listed = json.loads(podman.run("images", "--format", "json"))
     names = [name for image in listed for name in image["Names"]]
@@ -246,7 +195,7 @@ class Site:
         self.server = RegistryServer(folder, self.store, settings={"EDGE_REGISTRY_PROXY__AIR_GAPPED": "true"})
 
     def bring(self, archive: Path) -> None:
-        edge(self.store, "import", str(archive))
+        command("import", str(archive), settings=self.store)
 
     def check(self, images: Mapping[str, Image | Index]) -> None:
         """Everything can be pulled, whole, by tag and by digest."""
@@ -288,7 +237,7 @@ def test_ten_images_are_carried_to_a_site_without_a_network_and_then_what_has_ch
 
         images["team/app-1:v1"] = pusher.image("team/app-1", "v1", [2 * MB, 300_000])
         images["team/multi:v1"] = pusher.index("team/multi", "v1", {"linux/amd64": [MB, 200_000], "linux/arm64": [MB]})
-        (tmp_path / "have.txt").write_text(edge(site.store, "export", "--inventory"))
+        (tmp_path / "have.txt").write_text(command("export", "--inventory", settings=site.store))
         delta = home.export("*:*", "--referrers", "--have", str(tmp_path / "have.txt"), name="delta.tar")
         assert 500_000 < delta.stat().st_size < 600_000
         site.bring(delta)
@@ -296,7 +245,7 @@ def test_ten_images_are_carried_to_a_site_without_a_network_and_then_what_has_ch
 
         again = tmp_path / "again.tar"
         home.store |= UPSTREAMS
-        edge(site.store, "export", "*:*", "--referrers", "-o", str(again))
+        command("export", "*:*", "--referrers", "-o", str(again), settings=site.store)
         assert again.read_bytes() == home.export("*:*", "--referrers").read_bytes()
 
 
@@ -306,7 +255,7 @@ def test_a_delta_brought_to_another_site_is_refused_whole_and_named(
 ) -> None:
     first = source.export(f"{pushed}:one")
     delta = source.export(f"{pushed}:*", "--have", str(first))
-    edge(site.store, "import", str(delta), status=1)
+    command("import", str(delta), settings=site.store, status=1)
     answer = site.server.request("GET", f"/v2/{pushed}/tags/list")
     assert answer.status == 404, answer.body
 

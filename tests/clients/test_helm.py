@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import MakeClient
 from tests.clients.content import check_whole, tags_of
 from tests.services.clients import Client
+from tests.services.engines import MakeClient
 from tests.services.registry import RegistryServer
 
 pytestmark = pytest.mark.clients

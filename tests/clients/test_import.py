@@ -2,21 +2,19 @@
 
 import gzip
 import json
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.clients.conftest import MakeClient
 from tests.clients.content import check_whole
 from tests.clients.mirrors import write_hosts
-from tests.services.clients import CHECKOUT, Client
-from tests.services.daemons import ContainerdDaemon, DockerDaemon
+from tests.services.clients import Client
+from tests.services.engines import MakeClient
 from tests.services.images import Layout
 from tests.services.minio import free_port
-from tests.services.registry import PROGRAM, RegistryServer, filesystem_store, own_environment
+from tests.services.registry import RegistryServer, command, filesystem_store
 from tests.transfer.archives import docker_save, tar
 
 pytestmark = pytest.mark.clients
@@ -37,17 +35,7 @@ class Gapped:
 
     def bring(self, *arguments: str) -> str:
         """Imports beside the running server, and returns the digest of the one image."""
-        done = subprocess.run(
-            [*PROGRAM, "import", *arguments, "--json"],
-            cwd=CHECKOUT,
-            env=own_environment(self.settings),
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        [archive] = json.loads(done.stdout)["archives"]
+        [archive] = json.loads(command("import", *arguments, "--json", settings=self.settings))["archives"]
         return str(archive["images"][0]["digest"])
 
 
@@ -59,36 +47,8 @@ def gapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gapped]:
 
 
 @pytest.fixture(scope="module")
-def dockerd(
-    root: None, need: Callable[[str], Path], gapped: Gapped, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[DockerDaemon]:
-    """Docker, with the registry as its mirror of Docker Hub."""
-    running = DockerDaemon(tmp_path_factory.mktemp("dockerd"))
-    try:
-        yield running.run(need("dockerd"), need("docker"), mirrors=[gapped.server.url])
-    finally:
-        running.stop()
-
-
-@pytest.fixture(scope="module")
-def containerd(
-    root: None, need: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ContainerdDaemon]:
-    running = ContainerdDaemon(tmp_path_factory.mktemp("containerd"))
-    try:
-        yield running.run(need("containerd"), need("ctr"))
-    finally:
-        running.stop()
-
-
-@pytest.fixture
-def docker(dockerd: DockerDaemon, make_client: MakeClient) -> Client:
-    return make_client("docker", environment={"DOCKER_HOST": dockerd.address})
-
-
-@pytest.fixture
-def ctr(containerd: ContainerdDaemon, make_client: MakeClient) -> Client:
-    return make_client("ctr", ("--address", str(containerd.socket)), {"CONTAINERD_SNAPSHOTTER": "native"})
+def mirrors(gapped: Gapped) -> Sequence[str]:
+    return [gapped.server.url]
 
 
 @pytest.fixture
@@ -258,14 +218,12 @@ def test_every_platform_of_an_index_keeps_its_digest(
 def test_several_images_that_podman_saved_are_pulled_by_podman(
     gapped: Gapped,
     plain: RegistryServer,
-    image_store: list[str],
-    make_client: MakeClient,
+    podman: Client,
     tools: Callable[[str], Client],
     layout: Layout,
     repository: str,
     tmp_path: Path,
 ) -> None:
-    podman = make_client("podman", image_store)
     names = [f"{plain.host}/{repository}-{number}:v1" for number in (1, 2)]
     for name in names:
         tools("crane").run("push", "--insecure", str(layout.folder), name)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from app.tls.authority import make_certificates
-from tests.clients.conftest import MakeClient
 from tests.nodes.roots import make_root, program
 from tests.services.clients import Client
-from tests.services.daemons import ContainerdDaemon, DockerDaemon
+from tests.services.daemons import DockerDaemon
+from tests.services.engines import MakeClient
 from tests.services.images import Layout
 from tests.services.registry import Credentials, RegistryServer, filesystem_store
 
@@ -78,10 +78,9 @@ def on_node(program: Path, node: Path, folder: Path) -> Path:
     return script
 
 
-def moved(client: Client, node: Path, folder: Path) -> Client:
-    """The client, on the node."""
+def moved(client: Client, node: Path, folder: Path) -> None:
+    """Takes the client to the node."""
     client.program = on_node(client.program, node, folder)
-    return client
 
 
 def test_nothing_here_knows_the_name() -> None:
@@ -90,34 +89,23 @@ def test_nothing_here_knows_the_name() -> None:
 
 
 def test_containerd_pulls_by_the_name_with_the_password_and_not_without(
-    need: Callable[[str], Path],
-    make_client: MakeClient,
-    named: RegistryServer,
-    image: str,
-    layout: Layout,
-    tmp_path: Path,
+    ctr: Client, named: RegistryServer, image: str, layout: Layout, tmp_path: Path
 ) -> None:
     node = make_node(tmp_path, "containerd", named)
-    daemon = ContainerdDaemon(tmp_path / "containerd")
-    try:
-        daemon.run(need("containerd"), need("ctr"))
-        options = ("--address", str(daemon.socket))
-        ctr = moved(make_client("ctr", options, {"CONTAINERD_SNAPSHOTTER": "native"}), node, tmp_path)
-        hosts = ["--hosts-dir", "/etc/containerd/certs.d"]
-        login = ["--user", f"{USER.name}:{USER.password}"]
-        assert "401" in ctr.fail("images", "pull", *hosts, image)
-        assert "certificate" in ctr.fail("images", "pull", *login, image)
-        ctr.run("images", "pull", *hosts, *login, image)
-        assert layout.digest in ctr.run("images", "list", f"name=={image}")
-    finally:
-        daemon.stop()
+    moved(ctr, node, tmp_path)
+    hosts = ["--hosts-dir", "/etc/containerd/certs.d"]
+    login = ["--user", f"{USER.name}:{USER.password}"]
+    assert "401" in ctr.fail("images", "pull", *hosts, image)
+    assert "certificate" in ctr.fail("images", "pull", *login, image)
+    ctr.run("images", "pull", *hosts, *login, image)
+    assert layout.digest in ctr.run("images", "list", f"name=={image}")
 
 
 def test_podman_pulls_by_the_name_with_the_password_and_not_without(
-    make_client: MakeClient, named: RegistryServer, image: str, layout: Layout, image_store: list[str], tmp_path: Path
+    podman: Client, named: RegistryServer, image: str, layout: Layout, tmp_path: Path
 ) -> None:
     node = make_node(tmp_path, "podman", named)
-    podman = moved(make_client("podman", image_store), node, tmp_path)
+    moved(podman, node, tmp_path)
     login = ["--creds", f"{USER.name}:{USER.password}"]
     said = podman.fail("pull", image)
     assert "authentication required" in said or "unauthorized" in said, said
@@ -133,17 +121,13 @@ def test_docker_pulls_by_the_name_with_the_password_and_not_without(
     named: RegistryServer,
     image: str,
     tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     node = make_node(tmp_path, "docker", named, own_address())
-    daemon = DockerDaemon(tmp_path_factory.mktemp("dockerd"))  # its containerd's sockets want short paths
-    try:
-        daemon.run(on_node(need("dockerd"), node, tmp_path), need("docker"))
-        docker = make_client("docker", ("--host", daemon.address))
+    there = on_node(need("dockerd"), node, tmp_path)
+    with DockerDaemon(tmp_path / "dockerd", there, need("docker")) as daemon:
+        docker = make_client("docker", (), daemon.client)
         assert "no basic auth credentials" in docker.fail("pull", image)
         docker.run("login", "--username", USER.name, "--password-stdin", image.partition("/")[0], stdin=USER.password)
         docker.run("pull", image)
         shutil.rmtree(node / "etc/docker/certs.d")
         assert "certificate" in docker.fail("pull", image)
-    finally:
-        daemon.stop()

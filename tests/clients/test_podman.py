@@ -4,20 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import MakeClient, certificate_folder
+from tests.clients.conftest import certificate_folder
 from tests.clients.content import check_whole, is_there
 from tests.services.clients import Client
 from tests.services.images import Layout
 from tests.services.registry import RegistryServer
 
 pytestmark = pytest.mark.clients
-
-
-@pytest.fixture
-def podman(image_store: list[str], make_client: MakeClient) -> Client:
-    # crun does not start on machines that mount both generations of cgroups; runc does.
-    options = (*image_store, "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc")
-    return make_client("podman", options)
 
 
 def transport(server: RegistryServer, folder: Path) -> list[str]:

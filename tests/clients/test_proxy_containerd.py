@@ -2,19 +2,17 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.clients.attested import attest
-from tests.clients.conftest import MakeClient
 from tests.clients.mirrors import EVERYTHING, write_hosts
 from tests.clients.outside import Outside
 from tests.clients.proxied import Edge, Upstream, open_edge
 from tests.services.clients import Client
-from tests.services.daemons import ContainerdDaemon
 from tests.services.front.server import Outage
 from tests.services.images import Layout, write_image
 from tests.services.registry import Credentials
@@ -39,26 +37,8 @@ def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def daemon(
-    root: None, need: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ContainerdDaemon]:
-    running = ContainerdDaemon(tmp_path_factory.mktemp("containerd"))
-    try:
-        yield running.run(need("containerd"), need("ctr"))
-    finally:
-        running.stop()
-
-
-@pytest.fixture
-def outside() -> Iterator[Outside]:
-    with Outside() as outside:
-        yield outside
-
-
-@pytest.fixture
-def ctr(daemon: ContainerdDaemon, make_client: MakeClient, outside: Outside) -> Client:
-    environment = {"CONTAINERD_SNAPSHOTTER": "native"} | outside.environment
-    return make_client("ctr", ("--address", str(daemon.socket)), environment)
+def surroundings(way_out: Outside) -> Mapping[str, str]:
+    return way_out.environment
 
 
 @pytest.fixture

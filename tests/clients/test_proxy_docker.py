@@ -2,18 +2,16 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.clients.attested import attest
-from tests.clients.conftest import MakeClient
 from tests.clients.outside import Outside
 from tests.clients.proxied import Edge, Upstream, open_edge
 from tests.services.client import noise
 from tests.services.clients import Client
-from tests.services.daemons import DockerDaemon
 from tests.services.front import Fault
 from tests.services.images import Layout, write_image
 from tests.services.registry import Credentials
@@ -36,27 +34,13 @@ def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def outside() -> Iterator[Outside]:
-    with Outside() as outside:
-        yield outside
+def surroundings(way_out: Outside) -> Mapping[str, str]:
+    return way_out.environment
 
 
 @pytest.fixture(scope="module")
-def daemon(
-    root: None, need: Callable[[str], Path], edge: Edge, outside: Outside, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[DockerDaemon]:
-    running = DockerDaemon(tmp_path_factory.mktemp("dockerd"))
-    mirrors = [f"http://{edge.host}"]
-    try:
-        yield running.run(need("dockerd"), need("docker"), mirrors=mirrors, environment=outside.environment)
-    finally:
-        running.stop()
-
-
-@pytest.fixture
-def docker(daemon: DockerDaemon, outside: Outside, make_client: MakeClient) -> Client:
-    outside.asked.clear()
-    return make_client("docker", environment={"DOCKER_HOST": daemon.address})
+def mirrors(edge: Edge) -> Sequence[str]:
+    return [f"http://{edge.host}"]
 
 
 @pytest.fixture

@@ -1,17 +1,16 @@
 """One process with two ports over one store: one to pull from, for everybody, and one to push to, for users."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients.conftest import MakeClient, certificate_folder
+from tests.clients.conftest import certificate_folder
 from tests.clients.content import tags_of
 from tests.clients.proxied import Edge, Upstream, open_edge
 from tests.services.clients import Client
-from tests.services.daemons import DockerDaemon
 from tests.services.images import Layout
 from tests.services.registry import Credentials
 from tests.services.upstreams import need_distribution
@@ -47,26 +46,6 @@ def writable(edge: Edge) -> str:
 @pytest.fixture
 def readable(edge: Edge) -> str:
     return edge.hosts[1]
-
-
-@pytest.fixture(scope="module")
-def daemon(root: None, need: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerDaemon]:
-    running = DockerDaemon(tmp_path_factory.mktemp("dockerd"))
-    try:
-        yield running.run(need("dockerd"), need("docker"))
-    finally:
-        running.stop()
-
-
-@pytest.fixture
-def docker(daemon: DockerDaemon, make_client: MakeClient) -> Client:
-    return make_client("docker", environment={"DOCKER_HOST": daemon.address})
-
-
-@pytest.fixture
-def podman(image_store: list[str], make_client: MakeClient) -> Client:
-    options = (*image_store, "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc")
-    return make_client("podman", options)
 
 
 @pytest.fixture

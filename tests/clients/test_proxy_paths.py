@@ -10,10 +10,10 @@ from typing import Final
 
 import pytest
 
-from tests.clients.conftest import MakeClient
 from tests.clients.proxied import Edge, Upstream, open_edge
 from tests.services.client import digest_of, noise
 from tests.services.clients import Client
+from tests.services.engines import MakeClient
 from tests.services.front import Fault
 from tests.services.front.server import Outage
 from tests.services.images import MANIFEST, Layout, write_image

@@ -2,17 +2,17 @@
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import MakeClient
 from tests.clients.content import manifest_of
 from tests.clients.mirrors import write_registries
 from tests.clients.outside import Outside
 from tests.clients.proxied import Edge, Upstream, open_edge
 from tests.services.clients import Client
+from tests.services.engines import MakeClient
 from tests.services.images import Layout
 from tests.services.upstreams import need_distribution
 
@@ -34,21 +34,14 @@ def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield edge
 
 
-@pytest.fixture
-def outside() -> Iterator[Outside]:
-    with Outside() as outside:
-        yield outside
+@pytest.fixture(scope="module")
+def surroundings(way_out: Outside) -> Mapping[str, str]:
+    return way_out.environment
 
 
 @pytest.fixture
-def podman(image_store: list[str], make_client: MakeClient, outside: Outside) -> Client:
-    options = (*image_store, "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc")
-    return make_client("podman", options, outside.environment)
-
-
-@pytest.fixture
-def skopeo(make_client: MakeClient, outside: Outside) -> Client:
-    return make_client("skopeo", environment=outside.environment)
+def skopeo(make_client: MakeClient) -> Client:
+    return make_client("skopeo")
 
 
 @pytest.fixture

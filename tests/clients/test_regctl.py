@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import MakeClient
 from tests.clients.content import check_whole, is_there, tags_of
 from tests.services.clients import Client
+from tests.services.engines import MakeClient
 from tests.services.images import Layout, digest
 from tests.services.registry import RegistryServer
 

@@ -5,7 +5,9 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
+
+import pytest
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 RUN_SECONDS: Final = 100.0
@@ -22,6 +24,13 @@ def find_program(name: str) -> Path | None:
     ]
     found = shutil.which(name, path=os.pathsep.join(places))
     return Path(found) if found else None
+
+
+def refuse(request: pytest.FixtureRequest, reason: str) -> NoReturn:
+    """Skips the test, or fails it under --require-clients."""
+    if request.config.getoption("--require-clients"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 class Client:

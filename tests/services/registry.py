@@ -6,7 +6,6 @@ import os
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -15,11 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.services.minio import free_port
+from tests.services.process import await_answer
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 PROGRAM: Final = (sys.executable, "-m", "app")
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 45.0
+COMMAND_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +67,19 @@ def own_environment(settings: Mapping[str, str]) -> dict[str, str]:
     return inherited | {"PYTHONUNBUFFERED": "1"} | dict(settings)
 
 
-def command(*arguments: str, stdin: str = "") -> str:
-    """Runs one `edge-registry` command to its end and returns its output; fails with its output where it fails."""
+def command(*arguments: str, stdin: str = "", settings: Mapping[str, str] | None = None, status: int = 0) -> str:
+    """Runs one `edge-registry` command to its end and returns its output; fails with that where it ends otherwise."""
     done = subprocess.run(
         [*PROGRAM, *arguments],
         cwd=CHECKOUT,
-        env=own_environment({}),
+        env=own_environment(settings or {}),
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND_SECONDS,
         check=False,
     )
-    assert done.returncode == 0, (
+    assert done.returncode == status, (
         f"edge-registry {arguments[0]} ended with {done.returncode}: {done.stdout}{done.stderr}"
     )
     return done.stdout
@@ -160,11 +161,8 @@ class RegistryServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if self._is_ready():
-                return self
-            time.sleep(0.05)
+        if await_answer(self._process, self._is_ready, START_SECONDS):
+            return self
         code = self._process.poll()
         self.kill()
         raise AssertionError(f"the registry did not become ready (exit status {code}):\n{self.read_log()}")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from app.tls.authority import make_certificates
-from tests.services.clients import find_program
+from tests.services.clients import find_program, refuse
 from tests.services.minio import free_port
 from tests.services.process import await_answer, end
 from tests.services.pushing import Pusher
@@ -34,10 +34,7 @@ def need_distribution(request: pytest.FixtureRequest) -> Path:
     """The program; the test is skipped without it, or fails under --require-clients."""
     found = find_distribution()
     if found is None:
-        reason = "no CNCF Distribution: set REGISTRY_BIN, or put `registry` on PATH"
-        if request.config.getoption("--require-clients"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        refuse(request, "no CNCF Distribution: set REGISTRY_BIN, or put `registry` on PATH")
     return found
 
 

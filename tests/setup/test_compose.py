@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import need, root
 from tests.services.archives import write_program
 from tests.services.clients import Client, find_program
 from tests.services.daemons import DockerDaemon
+from tests.services.engines import need, root
 from tests.services.minio import MinioServer, find_minio
 from tests.services.pod_image import write_minio_image, write_registry_image
 from tests.setup.composing import REGISTRY_IMAGE, STORE_IMAGE, UPSTREAM, Composition, alone, compose_command
@@ -31,10 +31,9 @@ def daemon(
     folder = tmp_path_factory.mktemp("dockerd")
     store = find_minio()
     assert store is not None
-    running = DockerDaemon(folder)
-    try:
-        running.run(alone(folder, need("dockerd")), need("docker"), mirrors=[f"http://{CACHE}"], small=False)
-        docker = Client(need("docker"), folder / "home", environment={"DOCKER_HOST": running.address})
+    program = alone(folder, need("dockerd"))
+    with DockerDaemon(folder, program, need("docker"), mirrors=[f"http://{CACHE}"], small=False) as running:
+        docker = Client(need("docker"), folder / "home", environment=running.client)
         for archive in (
             write_registry_image(folder / "registry.tar", folder / "layers", REGISTRY_IMAGE),
             write_minio_image(folder / "minio.tar", Path(store), STORE_IMAGE),
@@ -42,13 +41,11 @@ def daemon(
             docker.run("load", "--input", str(archive))
             archive.unlink()
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture
 def docker(daemon: DockerDaemon, need: Callable[[str], Path], tmp_path: Path) -> Client:
-    return Client(need("docker"), tmp_path / "home", environment={"DOCKER_HOST": daemon.address})
+    return Client(need("docker"), tmp_path / "home", environment=daemon.client)
 
 
 @pytest.fixture
