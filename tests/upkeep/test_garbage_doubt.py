@@ -248,7 +248,7 @@ async def test_a_full_folder_for_temporary_files_ends_it_with_a_report(
     assert (report.state, report.gone) == ("failed", {})
     assert "temporary files" in report.reason
     assert await here.content() == before
-    assert not list(tmp_path.glob("edge-registry-gc-*"))
+    assert not list(tmp_path.glob("edge-registry-*.sqlite"))
     assert len(await here.keys(keys.reports("gc"))) == 1
     await here.pass_(GRACE)
     assert (await here.collect()).gone["copies"].count == 700

@@ -1,23 +1,16 @@
-"""What the bucket lists, in a temporary file where it can be joined, so that memory stays flat at any size."""
+"""What the bucket lists, in a temporary database where it can be joined."""
 
-import asyncio
-import sqlite3
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from app.oci.digests import Digest
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.registry.keys import Copy, Entry
 from app.upkeep.decay.placing import Deleted, Holder, Link, Placed, Referring, Stored, Tagged
+from app.upkeep.scratch import Scratch
 
-T = TypeVar("T")
-
-PAGE: Final = 500
-"""Rows that are in memory at once."""
 _TABLES: Final = """
 CREATE TABLE repository (name TEXT PRIMARY KEY, deletions INT DEFAULT 0, cached INT DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE link (name TEXT, digest TEXT, uuid TEXT, size INT, PRIMARY KEY (name, digest, uuid, size)) WITHOUT ROWID;
@@ -33,103 +26,95 @@ CREATE TABLE broken (digest TEXT, uuid TEXT, size INT, state TEXT, why TEXT,
   PRIMARY KEY (digest, uuid, size)) WITHOUT ROWID;
 CREATE TABLE missing (name TEXT, digest TEXT, kind TEXT, namer TEXT, PRIMARY KEY (name, digest)) WITHOUT ROWID;
 """
-_SETTINGS: Final = """
-PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384; PRAGMA temp_store = FILE;
-"""
-"""The file ends with the process: nothing is worth a sync, and 16 MiB of it are kept in memory."""
 
 
 class Inventory:
-    """What was listed. Entered while it is used; every statement runs in a thread."""
+    """What was listed. Entered while it is used; everything raises sqlite3.Error where the disk is full."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="edge-registry-inventory-")
-        self._turn = asyncio.Lock()
-        path = Path(self._folder.name) / "inventory.sqlite"
-        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._scratch = Scratch(_TABLES)
 
     async def __aenter__(self) -> Self:
-        await self._run(self._database.executescript, _SETTINGS + _TABLES)
+        """Raises OSError, sqlite3.Error."""
+        await self._scratch.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        async with self._turn:
-            await asyncio.to_thread(self._close)
+        await self._scratch.__aexit__(kind, exc, trace)
 
     async def place(self, found: Sequence[Placed]) -> None:
         """Takes what keys of repositories say."""
-        await self._run(self._place, found)
+        await self._scratch.run(self._place, found)
 
     async def hold(self, found: Iterable[Holder]) -> None:
         """Takes derived keys of links."""
         rows = [(held.digest, held.copy.uuid, held.copy.size, held.name) for held in found]
-        await self._many("INSERT OR IGNORE INTO holder VALUES (?, ?, ?, ?)", rows)
+        await self._scratch.insert("INSERT OR IGNORE INTO holder VALUES (?, ?, ?, ?)", rows)
 
     async def weigh(self, found: Iterable[tuple[str, int]]) -> None:
         """Takes copies whose bytes are there, and how many they are."""
-        await self._many("INSERT OR IGNORE INTO bytes VALUES (?, ?)", list(found))
+        await self._scratch.insert("INSERT OR IGNORE INTO bytes VALUES (?, ?)", list(found))
 
     async def catalogue(self, found: Iterable[Name]) -> None:
         """Takes derived keys of repositories."""
-        await self._many("INSERT OR IGNORE INTO catalog VALUES (?)", [(name,) for name in found])
+        await self._scratch.insert("INSERT OR IGNORE INTO catalog VALUES (?)", [(name,) for name in found])
 
     async def index(self) -> None:
         """Call once everything is taken, before anything is asked."""
-        await self._run(
-            self._database.executescript,
+        await self._scratch.run(
+            self._scratch.database.script,
             "CREATE INDEX copies ON link (uuid, digest, size); CREATE INDEX digests ON manifest (digest);",
         )
 
     async def choose(self, chosen: Callable[[str], bool]) -> None:
         """Lets questions say `chosen(uuid)`."""
-        await self._run(lambda: self._database.create_function("chosen", 1, chosen))
+        await self._scratch.run(self._scratch.database.define, "chosen", chosen)
 
     async def cached(self, names: Iterable[Name]) -> None:
         """Remembers that an upstream fills these repositories: what they lack comes when it is asked for."""
-        await self._many("UPDATE repository SET cached = 1 WHERE name = ?", [(name,) for name in names])
+        await self._scratch.insert("UPDATE repository SET cached = 1 WHERE name = ?", [(name,) for name in names])
 
     async def note_broken(self, digest: Digest, copy: Copy, state: str, why: str) -> None:
         """Remembers a copy that is not what its links say."""
         rows = [(digest, copy.uuid, copy.size, state, why)]
-        await self._many("INSERT OR REPLACE INTO broken VALUES (?, ?, ?, ?, ?)", rows)
+        await self._scratch.insert("INSERT OR REPLACE INTO broken VALUES (?, ?, ?, ?, ?)", rows)
 
     async def note_missing(self, name: Name, digest: Digest, kind: str, namer: Digest) -> None:
         """Remembers that a repository lacks a blob or a child which one of its manifests names."""
-        await self._many("INSERT OR IGNORE INTO missing VALUES (?, ?, ?, ?)", [(name, digest, kind, namer)])
+        await self._scratch.insert("INSERT OR IGNORE INTO missing VALUES (?, ?, ?, ?)", [(name, digest, kind, namer)])
 
     async def count(self, question: str, *values: Any) -> int:
         """The one number that answers a question."""
-        row = await self._run(lambda: self._database.execute(question, values).fetchone())
+        (row,) = await self._scratch.rows(question, *values)
         return int(row[0] or 0)
 
-    async def pages(self, question: str, *values: Any) -> AsyncIterator[list[Any]]:
+    def pages(self, question: str, *values: Any) -> AsyncIterator[list[Any]]:
         """The rows that answer a question, a page at a time."""
-        cursor = await self._run(self._database.execute, question, values)
-        while page := await self._run(cursor.fetchmany, PAGE):
-            yield page
+        return self._scratch.pages(question, *values)
 
     async def rows(self, question: str, *values: Any) -> list[Any]:
         """The rows that answer a question, of which there are few."""
-        found: list[Any] = await self._run(lambda: self._database.execute(question, values).fetchall())
-        return found
+        return await self._scratch.rows(question, *values)
 
     async def lacks(
         self, name: Name, blobs: Sequence[Digest], children: Sequence[Digest]
     ) -> tuple[set[Digest], set[Digest]]:
         """The blobs and the children that a repository was not seen to have; a child may be a blob as well."""
-        return await self._run(self._lacks, name, blobs, children)
+        return await self._scratch.run(self._lacks, name, blobs, children)
 
     def _lacks(
         self, name: Name, blobs: Sequence[Digest], children: Sequence[Digest]
     ) -> tuple[set[Digest], set[Digest]]:
+        ask = self._scratch.database.execute
+
         def held(digest: Digest) -> bool:
-            found = self._database.execute("SELECT 1 FROM link WHERE name = ? AND digest = ?", (name, digest))
+            found = ask("SELECT 1 FROM link WHERE name = ? AND digest = ?", name, digest)
             return found.fetchone() is not None
 
         def stored(digest: Digest) -> bool:
-            found = self._database.execute("SELECT 1 FROM manifest WHERE name = ? AND digest = ?", (name, digest))
+            found = ask("SELECT 1 FROM manifest WHERE name = ? AND digest = ?", name, digest)
             return found.fetchone() is not None
 
         return (
@@ -138,40 +123,25 @@ class Inventory:
         )
 
     def _place(self, found: Sequence[Placed]) -> None:
-        execute = self._database.execute
-        execute("BEGIN")
-        for placed in found:
-            execute("INSERT OR IGNORE INTO repository (name) VALUES (?)", (placed.name,))
-            match placed:
-                case Link(name, digest, copy):
-                    execute("INSERT OR IGNORE INTO link VALUES (?, ?, ?, ?)", (name, digest, copy.uuid, copy.size))
-                case Stored(name, entry):
-                    row = (name, entry.digest, entry.nonce, entry.media_type, entry.size)
-                    execute("INSERT OR IGNORE INTO manifest VALUES (?, ?, ?, ?, ?)", row)
-                case Tagged(name, tag, size) if size:
-                    execute("INSERT OR IGNORE INTO tag VALUES (?, ?)", (name, tag))
-                case Referring(name, subject, digest, nonce):
-                    execute("INSERT OR IGNORE INTO referrer VALUES (?, ?, ?, ?)", (name, subject, digest, nonce))
-                case Deleted(name):
-                    execute("UPDATE repository SET deletions = 1 WHERE name = ?", (name,))
-        execute("COMMIT")
+        with self._scratch.database.batch():
+            for placed in found:
+                self._place_one(placed)
 
-    async def _many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        if rows:
-            await self._run(self._all, statement, rows)
-
-    def _all(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        self._database.execute("BEGIN")
-        self._database.executemany(statement, rows)
-        self._database.execute("COMMIT")
-
-    async def _run(self, work: Callable[..., T], *values: Any) -> T:
-        async with self._turn:
-            return await asyncio.to_thread(work, *values)
-
-    def _close(self) -> None:
-        self._database.close()
-        self._folder.cleanup()
+    def _place_one(self, placed: Placed) -> None:
+        execute = self._scratch.database.execute
+        execute("INSERT OR IGNORE INTO repository (name) VALUES (?)", placed.name)
+        match placed:
+            case Link(name, digest, copy):
+                execute("INSERT OR IGNORE INTO link VALUES (?, ?, ?, ?)", name, digest, copy.uuid, copy.size)
+            case Stored(name, entry):
+                row = (name, entry.digest, entry.nonce, entry.media_type, entry.size)
+                execute("INSERT OR IGNORE INTO manifest VALUES (?, ?, ?, ?, ?)", *row)
+            case Tagged(name, tag, size) if size:
+                execute("INSERT OR IGNORE INTO tag VALUES (?, ?)", name, tag)
+            case Referring(name, subject, digest, nonce):
+                execute("INSERT OR IGNORE INTO referrer VALUES (?, ?, ?, ?)", name, subject, digest, nonce)
+            case Deleted(name):
+                execute("UPDATE repository SET deletions = 1 WHERE name = ?", name)
 
 
 def entry_in(row: Sequence[Any]) -> tuple[Name, Entry]:

@@ -1,13 +1,10 @@
-"""The temporary file in which the listings of one survey are joined, so that memory stays flat at any size.
+"""The listings of one survey, joined in a temporary database.
 
 About 150 bytes for each link and 60 for each digest that a manifest names, in the folder for temporary files.
 """
 
-import sqlite3
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from app.oci.digests import Digest
@@ -16,14 +13,10 @@ from app.registry import keys
 from app.registry.collection import Candidate
 from app.registry.keys import Copy, Entry
 from app.upkeep.garbage.packing import digest_in, packed_digest, packed_uuid, uuid_in
+from app.upkeep.scratch import Database
 from storage import Entry as Listed
 
-_SETTINGS: Final = """
-PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
-PRAGMA cache_size = -16384; PRAGMA temp_store = FILE;
-"""
-"""The file ends with the cycle: nothing is worth a sync, and 16 MiB of it are kept in memory."""
-_TABLES: Final = """
+TABLES: Final = """
 CREATE TABLE repository (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE link (uuid, repository INT, digest, size INT, modified REAL, needed INT DEFAULT 0);
 CREATE TABLE manifest (repository INT, digest, nonce, PRIMARY KEY (repository, digest, nonce)) WITHOUT ROWID;
@@ -55,24 +48,14 @@ class Sums:
 
 
 class Join:
-    """One survey. It blocks: one thread calls it."""
+    """One survey. It blocks: called where its database is."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """`folder` is where the file goes; unset: where temporary files go. Raises OSError, sqlite3.Error."""
-        self._folder = tempfile.TemporaryDirectory(prefix="edge-registry-gc-", dir=folder)
-        try:
-            self._database = _opened(Path(self._folder.name) / "survey.sqlite")
-        except sqlite3.Error:
-            self._folder.cleanup()
-            raise
+    def __init__(self, database: Database) -> None:
+        """`database` has `TABLES`."""
+        self._database = database
         self._repositories: tuple[str, int] = ("", 0)
         self.manifests = 0
         self.bytes = Sums(0, 0)
-
-    def close(self) -> None:
-        """Removes the file."""
-        self._database.close()
-        self._folder.cleanup()
 
     def place(self, listed: Sequence[Listed], oldest: float) -> list[tuple[Name, Entry]]:
         """Takes a page of keys of repositories; returns its manifests.
@@ -94,31 +77,31 @@ class Join:
                     referrers.append((self._id(name), keys.referring(entry.key), entry))
             except (ValueError, IndexError):
                 continue
-        self._database.execute("BEGIN")
-        self._many("INSERT INTO link VALUES (?, ?, ?, ?, ?, 0)", links)
-        self._store(stored)
-        alone = [entry for repository, (of, nonce), entry in referrers if not self._stored(repository, of, nonce)]
-        self._many("INSERT INTO garbage VALUES ('referrers', ?, ?)", [(entry.key, entry.size) for entry in alone])
-        self._database.execute("COMMIT")
+        with self._database.batch():
+            self._database.many("INSERT INTO link VALUES (?, ?, ?, ?, ?, 0)", links)
+            self._store(stored)
+            alone = [entry for repository, (of, nonce), entry in referrers if not self._stored(repository, of, nonce)]
+            self._database.many(
+                "INSERT INTO garbage VALUES ('referrers', ?, ?)", [(entry.key, entry.size) for entry in alone]
+            )
         self.manifests += len(stored)
         return stored
 
     def need(self, named: Iterable[tuple[Name, Iterable[Digest]]]) -> None:
         """Takes what manifests of repositories name."""
-        self._database.execute("BEGIN")
-        for name, digests in named:
-            repository = self._id(name)
-            rows = [(repository, packed_digest(digest)) for digest in digests]
-            self._many("INSERT OR IGNORE INTO need VALUES (?, ?)", rows)
-        self._database.execute("COMMIT")
+        with self._database.batch():
+            for name, digests in named:
+                repository = self._id(name)
+                rows = [(repository, packed_digest(digest)) for digest in digests]
+                self._database.many("INSERT OR IGNORE INTO need VALUES (?, ?)", rows)
 
     def doom(self, uuids: Iterable[str]) -> None:
         """Takes copies that may go where no link is found."""
-        self._many("INSERT OR IGNORE INTO doomed VALUES (?)", [(packed_uuid(uuid),) for uuid in uuids])
+        self._database.many("INSERT OR IGNORE INTO doomed VALUES (?)", [(packed_uuid(uuid),) for uuid in uuids])
 
     def index(self) -> None:
         """Call once every repository is placed, before what follows."""
-        self._database.executescript(_INDEX)
+        self._database.script(_INDEX)
 
     def hold(self, listed: Sequence[Listed], oldest: float) -> None:
         """Takes a page of derived keys: those older than `oldest` that have no link are left over.
@@ -133,41 +116,39 @@ class Join:
             except (ValueError, IndexError):
                 continue
             rows.append((packed_uuid(copy.uuid), copy.size, entry.modified, digest, name))
-        self._database.execute("BEGIN")
-        self._many("INSERT INTO page VALUES (?, ?, ?, ?, ?)", rows)
-        self._database.execute("""
-            DELETE FROM page WHERE EXISTS
-              (SELECT 1 FROM link JOIN repository ON repository.id = link.repository
-               WHERE link.uuid = page.uuid AND repository.name = page.name)""")
-        self._database.execute("DELETE FROM doomed WHERE uuid IN (SELECT uuid FROM page)")
-        loose = "INSERT INTO loose_holder SELECT uuid, size, digest, name FROM page WHERE modified < ?"
-        self._database.execute(loose, (oldest,))
-        self._database.execute("DELETE FROM page")
-        self._database.execute("COMMIT")
+        with self._database.batch():
+            self._database.many("INSERT INTO page VALUES (?, ?, ?, ?, ?)", rows)
+            self._database.execute("""
+                DELETE FROM page WHERE EXISTS
+                  (SELECT 1 FROM link JOIN repository ON repository.id = link.repository
+                   WHERE link.uuid = page.uuid AND repository.name = page.name)""")
+            self._database.execute("DELETE FROM doomed WHERE uuid IN (SELECT uuid FROM page)")
+            loose = "INSERT INTO loose_holder SELECT uuid, size, digest, name FROM page WHERE modified < ?"
+            self._database.execute(loose, oldest)
+            self._database.execute("DELETE FROM page")
 
     def weigh(self, listed: Sequence[Listed], oldest: float) -> None:
         """Takes a page of bytes: those older than `oldest` that nothing links are suspect."""
         self.bytes = Sums(self.bytes.count + len(listed), self.bytes.size + sum(entry.size for entry in listed))
         named = [(packed_uuid(entry.key.removeprefix(keys.DATA)), entry) for entry in listed if entry.modified < oldest]
         rows = [(uuid, entry.size, entry.modified) for uuid, entry in named if isinstance(uuid, bytes)]  # else not ours
-        self._database.execute("BEGIN")
-        self._many("INSERT INTO page (uuid, size, modified) VALUES (?, ?, ?)", rows)
-        self._database.execute("""
-            INSERT OR IGNORE INTO unlinked SELECT uuid, size FROM page
-            WHERE NOT EXISTS (SELECT 1 FROM link WHERE link.uuid = page.uuid)""")
-        self._database.execute("DELETE FROM page")
-        self._database.execute("COMMIT")
+        with self._database.batch():
+            self._database.many("INSERT INTO page (uuid, size, modified) VALUES (?, ?, ?)", rows)
+            self._database.execute("""
+                INSERT OR IGNORE INTO unlinked SELECT uuid, size FROM page
+                WHERE NOT EXISTS (SELECT 1 FROM link WHERE link.uuid = page.uuid)""")
+            self._database.execute("DELETE FROM page")
 
     def throw(self, kind: str, listed: Iterable[tuple[str, int]]) -> None:
         """Takes keys that go by their age alone, each with its size in bytes."""
-        self._many("INSERT INTO garbage VALUES (?, ?, ?)", [(kind, key, size) for key, size in listed])
+        self._database.many("INSERT INTO garbage VALUES (?, ?, ?)", [(kind, key, size) for key, size in listed])
 
     def choose(self, settled: float) -> Sums:
         """Finds the copies that no manifest of a repository needs which links them, all of whose links are older.
 
         Adopted ones have no bytes: those lie elsewhere, and stay.
         """
-        self._database.executescript(_CHOOSE.format(settled=settled))
+        self._database.script(_CHOOSE.format(settled=settled))
         return self._sums("""
             SELECT count(*), sum(CASE WHEN typeof(link.uuid) = 'blob' THEN link.size ELSE 0 END)
             FROM candidate JOIN link ON link.rowid = candidate.first""")
@@ -178,7 +159,7 @@ class Join:
 
     def spare(self, uuids: Iterable[str]) -> None:
         """Takes copies that stay though nothing links them."""
-        self._many("DELETE FROM unlinked WHERE uuid = ?", [(packed_uuid(uuid),) for uuid in uuids])
+        self._database.many("DELETE FROM unlinked WHERE uuid = ?", [(packed_uuid(uuid),) for uuid in uuids])
 
     def forget_orphans(self) -> None:
         """Takes note that they went."""
@@ -200,24 +181,19 @@ class Join:
         rows = self._database.execute(
             "SELECT candidate.uuid, first, digest, size FROM candidate JOIN link ON link.rowid = first "
             "WHERE first > ? ORDER BY first LIMIT ?",
-            (after, batch),
+            after,
+            batch,
         ).fetchall()
         found = []
         for uuid, _, digest, size in rows:
             linking = self._database.execute(
                 "SELECT DISTINCT digest, name FROM link JOIN repository ON repository.id = repository WHERE uuid = ?",
-                (uuid,),
+                uuid,
             ).fetchall()
             if all(other == digest for other, _ in linking):  # a copy has one digest, by which all its links are found
                 names = frozenset(Name(name) for _, name in linking)
                 found.append(Candidate(digest_in(digest), Copy(uuid_in(uuid), size), names))
         return found, rows[-1][1] if rows else -1
-
-    def pages(self, question: str, *values: object, size: int = 500) -> Iterator[list[tuple[object, ...]]]:
-        """The rows that answer a question, a page at a time."""
-        cursor = self._database.execute(question, values)
-        while page := cursor.fetchmany(size):
-            yield page
 
     def unknown(self, name: Name, entries: Sequence[Entry]) -> list[Entry]:
         """Those manifests of a repository that were not there when it was surveyed."""
@@ -230,26 +206,28 @@ class Join:
 
     def forget(self, stored: Sequence[tuple[Name, Entry]]) -> None:
         """Takes note that these manifests went, and that nobody knows what they need."""
-        self._many("DELETE FROM manifest WHERE repository = ? AND digest = ? AND nonce = ?", self._rows(stored))
+        self._database.many(
+            "DELETE FROM manifest WHERE repository = ? AND digest = ? AND nonce = ?", self._rows(stored)
+        )
 
     def needed(self, name: Name, digests: Iterable[Digest]) -> set[Digest]:
         """Those of the digests that a manifest of the repository names, as far as was learnt."""
         repository = self._id(name)
         ask = "SELECT 1 FROM need WHERE repository = ? AND digest = ?"
         return {
-            digest for digest in digests if self._database.execute(ask, (repository, packed_digest(digest))).fetchone()
+            digest for digest in digests if self._database.execute(ask, repository, packed_digest(digest)).fetchone()
         }
 
     def _id(self, name: str) -> int:
         known, number = self._repositories
         if known != name:
-            self._database.execute("INSERT OR IGNORE INTO repository (name) VALUES (?)", (name,))
-            (number,) = self._database.execute("SELECT id FROM repository WHERE name = ?", (name,)).fetchone()
+            self._database.execute("INSERT OR IGNORE INTO repository (name) VALUES (?)", name)
+            (number,) = self._database.execute("SELECT id FROM repository WHERE name = ?", name).fetchone()
             self._repositories = (name, number)
         return number
 
     def _store(self, stored: Iterable[tuple[Name, Entry]]) -> None:
-        self._many("INSERT OR IGNORE INTO manifest VALUES (?, ?, ?)", self._rows(stored))
+        self._database.many("INSERT OR IGNORE INTO manifest VALUES (?, ?, ?)", self._rows(stored))
 
     def _rows(self, stored: Iterable[tuple[Name, Entry]]) -> Sequence[Sequence[object]]:
         return [(self._id(name), packed_digest(entry.digest), packed_uuid(entry.nonce)) for name, entry in stored]
@@ -259,21 +237,8 @@ class Join:
         values: list[object] = [repository, packed_digest(digest)]
         if nonce is not None:
             ask, values = f"{ask} AND nonce = ?", [*values, packed_uuid(nonce)]
-        return self._database.execute(ask, values).fetchone() is not None
-
-    def _many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        self._database.executemany(statement, rows)
+        return self._database.execute(ask, *values).fetchone() is not None
 
     def _sums(self, question: str) -> Sums:
         count, size = self._database.execute(question).fetchone()
         return Sums(int(count), int(size or 0))
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        database.executescript(_SETTINGS + _TABLES)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database

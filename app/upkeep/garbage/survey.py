@@ -1,6 +1,5 @@
-"""One look at the whole bucket: every listing once, joined in a temporary file."""
+"""One look at the whole bucket: every listing once, joined in a temporary database."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import Executor
 from types import TracebackType
@@ -15,8 +14,9 @@ from app.registry.keys import Entry
 from app.registry.listing import every
 from app.registry.needs import Unreadable
 from app.upkeep.decay.looking import Withheld, asked
-from app.upkeep.garbage.join import Join
+from app.upkeep.garbage.join import TABLES, Join
 from app.upkeep.garbage.named import NamedDigests
+from app.upkeep.scratch import Scratch
 from storage import PAGE, Entry as Listed, NotFound
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ _UNREADABLE: Final = 100
 
 
 class Survey:
-    """Entered while it is used. Every statement of its file runs in one thread, so that the event loop never waits."""
+    """Entered while it is used."""
 
     def __init__(self, bucket: Bucket, named: NamedDigests, thread: Executor, now: float, watch: Watch) -> None:
         """`thread` has one; `now` in seconds since 1970 by the store's clock."""
@@ -41,18 +41,19 @@ class Survey:
         self._bucket = bucket
         self._named = named
         self._watch = watch
-        self._thread = thread
+        self._scratch = Scratch(TABLES, thread)
         self._join: Join | None = None
 
     async def __aenter__(self) -> Self:
-        self._join = await self.off_loop(Join)
+        """Raises OSError, sqlite3.Error, as everything does that asks its database."""
+        await self._scratch.__aenter__()
+        self._join = Join(self._scratch.database)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._join is not None:
-            await asyncio.shield(self.off_loop(self._join.close))
+        await self._scratch.__aexit__(kind, exc, trace)
 
     @property
     def join(self) -> Join:
@@ -62,7 +63,7 @@ class Survey:
 
     async def off_loop(self, work: Callable[..., T], *values: Any) -> T:
         """Runs what blocks in the survey's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
+        return await self._scratch.run(work, *values)
 
     async def run(self) -> None:
         """Lists repositories, then what is derived from them, then bytes: a request for each thousand keys.
@@ -94,11 +95,9 @@ class Survey:
         if page:
             yield self._counted(page)
 
-    async def rows(self, question: str, *values: object) -> AsyncIterator[list[tuple[Any, ...]]]:
-        """The rows of the file that answer a question, some hundreds at a time."""
-        pages = await self.off_loop(self.join.pages, question, *values)
-        while page := await self.off_loop(next, pages, None):
-            yield page
+    def rows(self, question: str, *values: object) -> AsyncIterator[list[Any]]:
+        """The rows of the database that answer a question, some hundreds at a time."""
+        return self._scratch.pages(question, *values)
 
     async def learn(self, name: Name, entries: Sequence[Entry]) -> None:
         """Takes manifests that came since. Raises Unreadable, StorageError."""
