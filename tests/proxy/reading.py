@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app.protocol import CLIENT
+from app.api.exchange import CLIENT
 from app.proxy.transfers import Transfers
 from tests.proxy.pulling import UP, routing_of
 from tests.services.app import Running

@@ -58,7 +58,7 @@ async def serve(handler: Handler, context: ssl.SSLContext | None = None) -> Asyn
 
     runner = web.ServerRunner(
         web.Server(recorded, access_log=None, max_line_size=_LONG, max_field_size=_LONG), shutdown_timeout=0.1
-    )  # type: ignore[arg-type]
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)

@@ -224,8 +224,8 @@ def test_spans_are_said_in_one_unit(seconds: float, text: str) -> None:
 
 def test_one_thing_that_cannot_be_had_opens_nothing_but_two_do() -> None:
     breaker = Breaker("up.example", threshold=2)
-    for _ in range(5):
-        breaker.failed(Failing("up.example answered 500"), "team/app/blobs/one")
-    assert breaker.state == "closed"
-    breaker.failed(Failing("up.example answered 500"), "team/app/blobs/two")
-    assert breaker.state == "open"
+    states = []
+    for one in [*["one"] * 5, "two"]:
+        breaker.failed(Failing("up.example answered 500"), f"team/app/blobs/{one}")
+        states.append(breaker.state)
+    assert states == [*["closed"] * 5, "open"]

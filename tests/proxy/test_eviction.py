@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ class Cache:
             busy=lambda: self.busy,
             reachable=lambda: self.online,
             evicted=evicted,
-            signs=Signs(**({"pulls": self.pulls, "clock": self.clock} | signs)),
+            signs=Signs(**{"pulls": self.pulls, "clock": self.clock, **signs}),
         )
 
     async def has(self, digest: Digest, name: Name = A) -> bool:
@@ -781,7 +781,7 @@ class Mortal:
         self._spend()
         await self._driver.delete(key, **given)
 
-    async def delete_many(self, keys: list[str], **given: Any) -> None:
+    async def delete_many(self, keys: Sequence[str], **given: Any) -> None:
         for key in keys:
             await self.delete(key, **given)
 

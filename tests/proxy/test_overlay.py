@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ LISTENERS = [{"port": WRITING}, {"port": READING, "read_only": True, "anonymous"
 @pytest.fixture
 async def service(front: Front, tmp_path: Path) -> AsyncIterator[Running]:
     """A writable listener, which `client` uses, and one for reading only, over one store."""
-    given = {"proxy": {"default_upstream": UP}, "listeners": LISTENERS}
+    given: dict[str, Any] = {"proxy": {"default_upstream": UP}, "listeners": LISTENERS}
     async with pulling(tmp_path, section(front.url), **given) as service:
         yield service
 

@@ -16,7 +16,7 @@ from app.proxy.errors import Unreachable
 from app.proxy.following import Following
 from app.proxy.peers import PATH, PeerGone, Peers
 from app.registry.signing import Signing
-from storage import Capabilities
+from storage import Capabilities, Driver
 from storage.memory import MemoryDriver
 from tests.proxy.pulling import pulling, section
 from tests.proxy.reading import BLOBS, HALF, SIZE, Reading, begun, blob_path, holds, push, settled, transfers_of
@@ -29,7 +29,7 @@ DATA = noise(10_000, "peers")
 DIGEST = Digest(digest_of(DATA))
 
 
-async def signing(driver: MemoryDriver | None = None) -> Signing:
+async def signing(driver: Driver | None = None) -> Signing:
     found = Signing(driver or MemoryDriver())
     await found.start()
     return found

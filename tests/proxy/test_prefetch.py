@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.oci.digests import Digest
 from app.proxy.errors import Unreachable
 from tests.proxy.pulling import UP, pulling, routing_of, section, stored, upstream_of
 from tests.services.app import Running
@@ -187,7 +188,7 @@ async def test_people_get_most_of_the_bandwidth_while_it_runs(
         (await service.client.get(f"/v2/{UP}/narrow/app/manifests/1")).expect(200)
         await asyncio.to_thread(front.wait_until, lambda: front.sent(f"*/blobs/{layer}") > 0)
         transfers = routing_of(service)._cache.transfers
-        fetch = transfers.running(layer)
+        fetch = transfers.running(Digest(layer))
         assert fetch is not None
         before, began = fetch.pulled, time.monotonic()
         assert (await service.client.get(f"/v2/{UP}/narrow/other/blobs/{digest}")).expect(200).body == wanted
@@ -205,7 +206,7 @@ async def test_what_somebody_waits_for_is_no_longer_behind_people(
     async with pulling(tmp_path, eager(front)) as service:
         (await service.client.get(f"/v2/{UP}/hurried/app/manifests/1")).expect(200)
         await asyncio.to_thread(front.wait_until, lambda: front.sent(f"*/blobs/{layer}") > 0)
-        fetch = routing_of(service)._cache.transfers.running(layer)
+        fetch = routing_of(service)._cache.transfers.running(Digest(layer))
         assert fetch is not None
         assert not fetch.turn.urgent
         assert (await service.client.get(f"/v2/{UP}/hurried/app/blobs/{layer}")).expect(200).body == image.blobs[1]

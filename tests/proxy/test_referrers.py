@@ -113,7 +113,7 @@ async def test_the_tag_that_stands_for_the_api_can_be_pulled_too(plain: Distribu
 
 async def test_many_referrers_of_an_upstream_with_small_pages_come_in_our_pages(tmp_path: Path) -> None:
     subject = digest_of(b"subject")
-    items = [
+    items: list[dict[str, Any]] = [
         {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest_of(b"%d" % number), "size": 9}
         for number in range(250)
     ]

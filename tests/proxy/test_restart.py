@@ -47,7 +47,7 @@ def pull(registry: RegistryServer, digest: str, start: int = 0) -> bytes:
     while time.monotonic() < deadline:
         done = Pull(registry, blob_path(digest), start).rest()
         if done.whole and done.status in (200, 206):
-            return done.body
+            return bytes(done.body)
         time.sleep(0.2)
     raise AssertionError(f"no blob in time: {registry.read_log()[-3000:]}")
 

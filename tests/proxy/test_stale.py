@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -108,7 +108,7 @@ async def test_the_policy_says_in_which_failures_a_tag_is_served_stale(
     }
     kind, status = kinds[failure]
     others = [other for other, _ in kinds.values() if other != kind]
-    breaks = {**OUTAGES, **DENIALS, "404": lambda front: front.on("*", refusal(404))}
+    breaks: dict[str, Break] = {**OUTAGES, **DENIALS, "404": lambda front: front.on("*", refusal(404))}
     for on, expected in ((others, status), ([kind], 200)):
         async with pulling(tmp_path, section(front.url, stale={"on": on})) as service:
             (await service.client.get(TAGGED)).expect(200)
@@ -162,12 +162,13 @@ async def test_a_black_hole_costs_seconds_once_and_then_nothing(
         assert time.monotonic() - began < 0.5
         check_later(await service.client.get(UNKNOWN))  # over a new one
         assert upstream_of(service).breaker.state == "open"
-        for check in (
+        checks: tuple[Callable[[], Awaitable[Answer]], ...] = (
             lambda: service.client.get(UNKNOWN),
             lambda: service.client.get(f"/v2/{UP}/team/app/manifests/{digest_of(b'never')}"),
             lambda: service.client.get(f"/v2/{UP}/team/app/blobs/{digest_of(b'never')}"),
             lambda: service.client.head(f"/v2/{UP}/never/heard/of/blobs/{digest_of(b'never')}"),
-        ):
+        )
+        for check in checks:
             began = time.monotonic()
             assert (await check()).status == 503
             assert time.monotonic() - began < 0.5

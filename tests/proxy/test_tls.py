@@ -7,6 +7,7 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -175,7 +176,7 @@ async def test_https_does_not_become_http(made: Certificates) -> None:
         async def handler(request: web.Request) -> web.StreamResponse:
             return web.Response(status=307, headers={"Location": f"{plain.base}/x"})
 
-        settings = {"tls": {"ca": made.ca}, "allow_private": True}
+        settings: dict[str, Any] = {"tls": {"ca": made.ca}, "allow_private": True}
         async with serve(handler, server_context(made)) as upstream, dial(upstream.base, **settings) as dialled:
             with pytest.raises(Portal, match="from https to http"):
                 await dialled.client.get("app", "manifests/1")
