@@ -62,7 +62,7 @@ class ListenerSettings(BaseModel):
     port: int = Field(ge=1, le=65535, description="port to bind")
     host: str | None = Field(None, min_length=1, description="address to bind; unset: as http.host")
     tls: bool = Field(True, description="TLS with the certificate of http.tls, where there is one")
-    read_only: bool = Field(False, description="refuse every push and delete that comes here")
+    read_only: bool = Field(False, description="refuse every push, delete and import that comes here")
     anonymous: Anonymity | None = Field(
         None,
         description="what callers without credentials may do; pull and push: nobody is asked for any here, and none "

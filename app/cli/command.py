@@ -28,6 +28,7 @@ from app.cli import (
     user,
     verify,
 )
+from app.cli.opened import taking_in
 from app.cli.output import Failure
 from app.errors import StartError
 from storage.errors import StorageError
@@ -115,11 +116,11 @@ _root.add_typer(node_setup.commands, name="node-setup")
 _root.command("pull-secret")(pull_secret.pull_secret)
 _root.command("doctor")(doctor.doctor)
 _root.command("gc")(gc.gc)
-_root.command("import")(import_.import_)
+_root.command("import")(taking_in(import_.import_))
 _root.command("export")(export.export)
-_root.command("adopt")(adopt.adopt)
-_root.command("copy")(copy.copy)
+_root.command("adopt")(taking_in(adopt.adopt))
+_root.command("copy")(taking_in(copy.copy))
 _root.command("verify")(verify.verify)
 _root.command("rebuild")(rebuild.rebuild)
 _root.command("backup")(backup.backup)
-_root.command("restore")(backup.restore)
+_root.command("restore")(taking_in(backup.restore))

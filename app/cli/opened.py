@@ -1,10 +1,12 @@
 """The store, and where wanted the upstreams, opened for one command of those who look after them."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from app import configuration
 from app.cli import options
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from app.telemetry.logs import Log
 
 T = TypeVar("T")
+
+_READ_ONLY: Final = (
+    "registry.read_only is set, and a registry that is read-only takes nothing in; to do it all the same, set "
+    "EDGE_REGISTRY_REGISTRY__READ_ONLY=false for this one command"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +62,16 @@ def on_store(config: Path | None, work: Callable[[Opened], Awaitable[T]], *, ups
         return asyncio.run(run())
     except RegistryError as error:
         raise Failure(error.message) from error
+
+
+def taking_in(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that brings content into the store; where registry.read_only is set, it raises StartError instead, unless
+    it is a dry run."""
+
+    @wraps(command)
+    def checked(*, config: Path | None, **given: Any) -> None:
+        if not given.get("dry_run") and configuration.load(config, os.environ, {}).settings.registry.read_only:
+            raise StartError(_READ_ONLY)
+        command(config=config, **given)
+
+    return checked
