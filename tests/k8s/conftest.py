@@ -1,11 +1,13 @@
 """The cluster that the tests of this folder share, and the images in it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.k8s.diagnosis import diagnose
 from tests.k8s.scenario import write_image_archive
+from tests.k8s.traces import Traces, take_back, traces
 from tests.services.clients import CHECKOUT
 from tests.services.cluster import Cluster
 from tests.services.cluster.programs import built, missing
@@ -13,8 +15,9 @@ from tests.services.minio import find_minio
 from tests.services.pod_image import IMAGE, MINIO_IMAGE, write_hello_image, write_minio_image, write_registry_image
 
 IMAGE_CACHE = CHECKOUT / ".cache/images"
-CLUSTER_SECONDS = 600
+CLUSTER_SECONDS = 900
 LARGE = 48 << 20
+FAILED = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,6 +30,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(CLUSTER_SECONDS))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds to the report of a test that failed what the cluster says."""
+    report = yield
+    if report.failed and call.when == "call":
+        item.stash[FAILED] = True
+        cluster = item.funcargs.get("cluster")
+        if isinstance(cluster, Cluster):
+            report.sections.append(("the cluster", diagnose(cluster)))
+    return report
+
+
 @pytest.fixture(scope="package")
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster for the tests of a folder, gone after the last of them; tests keep to namespaces of their own."""
@@ -36,6 +53,15 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.fail(reason, pytrace=False)
     with Cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
+
+
+@pytest.fixture
+def before(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Traces]:
+    """What was there before the test; what a test that failed left is taken back, so that it fails alone."""
+    found = traces(cluster)
+    yield found
+    if request.node.stash.get(FAILED, False):
+        take_back(cluster, found)
 
 
 @pytest.fixture(scope="package")

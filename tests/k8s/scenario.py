@@ -80,22 +80,22 @@ class Scenario:
         more.write_text(json.dumps(values or {}))
         self._helm.run(
             *(verb, RELEASE, str(CHART), "-n", self.namespace, "-f", str(self.values), "-f", str(more)),
-            *("--wait", "--timeout", "90s", *options),
+            *("--wait", "--timeout", "180s", *options),
         )
 
     def apply(self, *workloads: str) -> None:
         """`kubectl apply` of the rendered manifests, as they are; returns once it has rolled out."""
         self.cluster.kubectl("apply", "--validate=strict", "-f", str(self.manifests))
         for workload in (f"deployment/{RELEASE}", *workloads):
-            self.kubectl("rollout", "status", workload, "--timeout=90s")
+            self.kubectl("rollout", "status", workload, "--timeout=180s")
 
     def test(self) -> None:
         """`helm test`: a pod of the chart asks the registry."""
-        self._helm.run("test", RELEASE, "-n", self.namespace, "--timeout", "60s")
+        self._helm.run("test", RELEASE, "-n", self.namespace, "--timeout", "120s")
 
     def uninstall(self) -> None:
         """`helm uninstall`; what it did not install stays."""
-        self._helm.run("uninstall", RELEASE, "-n", self.namespace, "--wait", "--timeout", "90s")
+        self._helm.run("uninstall", RELEASE, "-n", self.namespace, "--wait", "--timeout", "180s")
 
     def push(self, layout: str, target: str, node: Node | None = None) -> None:
         """podman logs in as the user and pushes `layout` to `host:port/name:tag`; from the node, if one is given."""
@@ -114,7 +114,7 @@ class Scenario:
     def run_workload(self, image: str, name: str = "registry-test") -> None:
         """The example's Deployment with this image; returns once it runs."""
         self.kubectl("apply", "-f", "-", stdin=workload(image, name))
-        self.cluster.wait(f"deployment/{name}", "condition=Available", "-n", self.namespace, seconds=90)
+        self.cluster.wait(f"deployment/{name}", "condition=Available", "-n", self.namespace, seconds=180)
 
     def run_through_a_kill(self, image: str) -> None:
         """The Deployment again, while the process that serves its pull is killed; returns once it runs all the same."""
@@ -125,7 +125,7 @@ class Scenario:
         assert self.kubectl("get", "deployment/through-a-kill", "-o", f"jsonpath={running}") == "", (
             "it was pulled before"
         )
-        self.cluster.wait("deployment/through-a-kill", "condition=Available", "-n", self.namespace, seconds=110)
+        self.cluster.wait("deployment/through-a-kill", "condition=Available", "-n", self.namespace, seconds=180)
         restarts = "{.status.containerStatuses[0].restartCount}"
         self.cluster.wait(f"pod/{killed}", f"jsonpath={restarts}=1", "-n", self.namespace)
 
@@ -134,7 +134,7 @@ class Scenario:
         without = yaml.safe_load(workload(image, "without-secret"))
         assert without["spec"]["template"]["spec"].pop("imagePullSecrets") == [{"name": SECRET}]
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(without))
-        self.cluster.await_that("the pull without a secret is refused", self._is_refused, 60)
+        self.cluster.await_that("the pull without a secret is refused", self._is_refused, 120)
         self.kubectl("delete", "deployment", "without-secret")
 
     def _is_refused(self) -> bool:

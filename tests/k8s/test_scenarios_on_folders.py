@@ -9,7 +9,7 @@ import pytest
 
 from tests.k8s import podman
 from tests.k8s.scenario import WORKLOAD, Scenario, make_folder
-from tests.k8s.traces import await_nothing_left, told_files, traces
+from tests.k8s.traces import Traces, await_nothing_left, told_files
 from tests.services.clients import CHECKOUT
 from tests.services.cluster import Cluster, configuration
 from tests.services.registry import Credentials, RegistryServer, filesystem_store
@@ -18,9 +18,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("registry_image")]
 
 
 def test_the_private_registry_tells_its_nodes_where_it_is_and_takes_that_back(
-    cluster: Cluster, hello: str, large: str, tmp_path: Path
+    cluster: Cluster, before: Traces, hello: str, large: str, tmp_path: Path
 ) -> None:
-    before = traces(cluster)
     scenario = Scenario(cluster, tmp_path, "k3s-private")
     name, service = "container-registry.local", "edge-registry.edge-registry.svc"
     folders = {"nodeSetup": {"folders": ["/etc/containerd"]}}
@@ -28,7 +27,7 @@ def test_the_private_registry_tells_its_nodes_where_it_is_and_takes_that_back(
     scenario.install(folders)
     scenario.test()
     hosts = cluster.node.etc / "hosts"
-    cluster.await_that("the node knows the name", lambda: name in hosts.read_text(), 60)
+    cluster.await_that("the node knows the name", lambda: name in hosts.read_text(), 120)
 
     # What `localhost` means is known on the node alone.
     scenario.push(hello, "localhost:31113/hello:latest", cluster.node)
@@ -43,10 +42,10 @@ def test_the_private_registry_tells_its_nodes_where_it_is_and_takes_that_back(
     scenario.kubectl("delete", "service", "edge-registry")
     moved = {"service": {"clusterIP": "10.96.0.77"}, "config": {"http": {"workers": 2}}}
     scenario.install(folders | moved, verb="upgrade")
-    cluster.await_that("the node follows the Service", lambda: "10.96.0.77" in hosts.read_text(), 60)
+    cluster.await_that("the node follows the Service", lambda: "10.96.0.77" in hosts.read_text(), 120)
 
     scenario.install({"nodeSetup": {**folders["nodeSetup"], "mode": "remove"}} | moved, verb="upgrade")
-    cluster.kubectl("-n", "edge-registry-nodes", "rollout", "status", "daemonset/edge-registry-nodes", "--timeout=60s")
+    cluster.kubectl("-n", "edge-registry-nodes", "rollout", "status", "daemonset/edge-registry-nodes", "--timeout=120s")
     assert told_files(cluster) == before.files
     scenario.uninstall()
     cluster.kubectl("delete", "namespace", "edge-registry", "edge-registry-nodes")
@@ -66,19 +65,18 @@ def k3s_folders(cluster: Cluster) -> Iterator[None]:
 
 
 def test_the_private_registry_is_installed_on_k3s_by_kubectl_alone_too(
-    cluster: Cluster, k3s_folders: None, hello: str, tmp_path: Path
+    cluster: Cluster, k3s_folders: None, before: Traces, hello: str, tmp_path: Path
 ) -> None:
-    before = traces(cluster)
     scenario = Scenario(cluster, tmp_path, "k3s-private")
     prepare_private(scenario)
     scenario.apply()
-    nodes = ("-n", "edge-registry-nodes", "rollout", "status", "daemonset/edge-registry-nodes", "--timeout=60s")
+    nodes = ("-n", "edge-registry-nodes", "rollout", "status", "daemonset/edge-registry-nodes", "--timeout=120s")
     cluster.kubectl(*nodes)
     assert "container-registry.local:5000" in (cluster.node.etc / "rancher/k3s/registries.yaml").read_text()
     scenario.push(hello, "localhost:31113/hello:latest", cluster.node)
     scenario.make_pull_secret("localhost:31113", "container-registry.local:5000")
     scenario.kubectl("apply", "-f", "-", stdin=WORKLOAD)
-    scenario.kubectl("rollout", "status", "deployment/registry-test", "--timeout=60s")
+    scenario.kubectl("rollout", "status", "deployment/registry-test", "--timeout=120s")
     scenario.run_workload("container-registry.local:5000/hello:latest", "by-name")
 
     cluster.kubectl("apply", "-f", str(CHECKOUT / "k8s/rendered/k3s-private.nodes-removed.yaml"))
@@ -112,9 +110,8 @@ def docker_hub(tmp_path: Path, hello: str) -> Iterator[RegistryServer]:
 
 
 def test_the_cache_serves_what_it_has_while_the_uplink_is_gone_and_takes_pushes_next_door(
-    cluster: Cluster, docker_hub: RegistryServer, hello: str, large: str, tmp_path: Path
+    cluster: Cluster, before: Traces, docker_hub: RegistryServer, hello: str, large: str, tmp_path: Path
 ) -> None:
-    before = traces(cluster)
     scenario = Scenario(cluster, tmp_path, "caching")
     assert docker_hub.credentials is not None
     podman.push(tmp_path / "hub/podman", hello, f"{docker_hub.host}/library/hello:1", docker_hub.credentials, None)

@@ -12,7 +12,7 @@ import yaml
 from tests.k8s.docker import DockerMachine
 from tests.k8s.google import PROJECT, Google
 from tests.k8s.scenario import Scenario, make_folder
-from tests.k8s.traces import await_nothing_left, traces
+from tests.k8s.traces import Traces, await_nothing_left
 from tests.services.clients import CHECKOUT
 from tests.services.cluster import Cluster
 from tests.services.cluster.programs import built
@@ -46,8 +46,8 @@ def minio(cluster: Cluster, registry_image: str, minio_image: str) -> Iterator[N
     }.items():
         make_secret(cluster, "edge-storage", name, values)
     cluster.apply(MINIO)
-    cluster.wait("deployment/minio", "condition=Available", "-n", "edge-storage", seconds=90)
-    cluster.wait("job/registry-bucket", "condition=Complete", "-n", "edge-storage", seconds=105)
+    cluster.wait("deployment/minio", "condition=Available", "-n", "edge-storage", seconds=180)
+    cluster.wait("job/registry-bucket", "condition=Complete", "-n", "edge-storage", seconds=180)
     yield
     cluster.kubectl("delete", "namespace", "edge-storage")
     cluster.kubectl("delete", "-f", "-", stdin=VOLUME)
@@ -66,9 +66,8 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerMachine]:
 
 
 def test_edge_storage_serves_its_node_at_5045_and_goes_without_a_trace(
-    cluster: Cluster, minio: None, docker: DockerMachine, large: str, tmp_path: Path
+    cluster: Cluster, minio: None, before: Traces, docker: DockerMachine, large: str, tmp_path: Path
 ) -> None:
-    before = traces(cluster)
     scenario = Scenario(cluster, tmp_path, "edge-storage")
     host, service = f"{cluster.address}:5045", "edge-registry.edge-storage.svc"
     scenario.make_users()
@@ -98,9 +97,8 @@ def test_edge_storage_serves_its_node_at_5045_and_goes_without_a_trace(
 
 
 def test_edge_storage_is_installed_and_removed_by_kubectl_alone_too(
-    cluster: Cluster, minio: None, hello: str, tmp_path: Path
+    cluster: Cluster, minio: None, before: Traces, hello: str, tmp_path: Path
 ) -> None:
-    before = traces(cluster)
     scenario = Scenario(cluster, tmp_path, "edge-storage")
     host = f"{cluster.address}:5045"
     scenario.make_users()
@@ -170,13 +168,12 @@ def google(cluster: Cluster, tmp_path: Path) -> Iterator[Google]:
 
 
 def test_three_replicas_cache_artifact_registry_without_any_stored_key(
-    cluster: Cluster, minio: None, google: Google, hello: str, large: str, tmp_path: Path
+    cluster: Cluster, minio: None, before: Traces, google: Google, hello: str, large: str, tmp_path: Path
 ) -> None:
-    before = traces(cluster)
     keys = {"access-key": "google-cache", "secret-key": secrets.token_hex(12)}
     make_secret(cluster, "edge-storage", "google-cache-s3", keys)
     cluster.apply(bucket_job("registry-google-cache", "google-cache-s3"))
-    cluster.wait("job/registry-google-cache", "condition=Complete", "-n", "edge-storage", seconds=60)
+    cluster.wait("job/registry-google-cache", "condition=Complete", "-n", "edge-storage", seconds=120)
     scenario = Scenario(cluster, tmp_path, "google-cache")
     scenario.push(hello, google.pushed("hello:1"))
     scenario.push(large, google.pushed("large:1"))

@@ -1,13 +1,15 @@
 """What a cluster and its node hold, before and after: so that nothing is left of what was there between."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from tests.services.cluster import Cluster
+from tests.services.registry import command
 
 IGNORED: Final = ("event", "lease", "endpoints", "componentstatuses", "nodes", "namespaces", "customresourcedef")
-SECONDS: Final = 90
+SECONDS: Final = 180
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,23 @@ def await_nothing_left(cluster: Cluster, before: Traces) -> None:
             "rules": now.rules ^ before.rules,
         }
         raise AssertionError(f"{exc}; what differs: {told}") from None
+
+
+def take_back(cluster: Cluster, before: Traces) -> None:
+    """Removes what a test that failed left, as far as it lets itself be removed, so that the next ones begin as it did."""
+    left = _objects(cluster) - before.objects
+    spaces = sorted(name for name in left if name.startswith("namespace/"))
+    if spaces:
+        cluster.attempt("delete", *spaces, "--wait=false")
+    for kind, _, place in (name.partition(" ") for name in sorted(left - set(spaces))):
+        space, _, name = place.partition("/")
+        at = ("-n", space) if space else ()
+        cluster.attempt("delete", kind, name, *at, "--ignore-not-found", "--wait=false")
+    with suppress(AssertionError):
+        cluster.await_that("the objects are gone", lambda: _objects(cluster) <= before.objects, SECONDS)
+    command("node-setup", "remove", "--root", str(cluster.node.folder))
+    for name in {path.name for path in cluster.node.srv.iterdir()} - before.folders:
+        cluster.node.run("rm", "-r", f"/srv/{name}")
 
 
 def told_files(cluster: Cluster) -> dict[str, bytes | None]:

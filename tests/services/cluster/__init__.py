@@ -18,7 +18,7 @@ from tests.services.cluster.node import Node, Process
 from tests.services.cluster.programs import built, installed
 
 START_SECONDS: Final = 90.0
-RUN_SECONDS: Final = 110.0
+RUN_SECONDS: Final = 240.0
 NAMES: Final = (
     *("localhost", "127.0.0.1", configuration.API_SERVICE, "kubernetes", "kubernetes.default"),
     *("kubernetes.default.svc", "kubernetes.default.svc.cluster.local"),

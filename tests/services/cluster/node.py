@@ -18,7 +18,7 @@ from tests.services.cluster.programs import installed
 
 INIT: Final = Path(__file__).with_name("node.sh")
 CABLES: Final = 200
-RUN_SECONDS: Final = 100.0
+RUN_SECONDS: Final = 240.0
 TASKS: Final = "run/containerd/io.containerd.runtime.v2.task"
 """Where containerd has a folder for each container, `<namespace>/<id>`, and so its control group is called."""
 UNCOPIED: Final = (
