@@ -1,6 +1,5 @@
 """`edge-registry adopt`: takes over, in place, what CNCF Distribution keeps in the registry's bucket or folder."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,21 +14,27 @@ if TYPE_CHECKING:
     from app.transfer.adoption.report import Report
 
 
+_Root = Annotated[
+    str,
+    typer.Option(
+        "--root", metavar="FOLDER", help="Distribution's `rootdirectory` inside the bucket; without it, none."
+    ),
+]
+_Repository = Annotated[
+    str, typer.Option("--repository", metavar="GLOB", help="Only the repositories that match, such as `team/*`.")
+]
+_Prune = Annotated[
+    bool, typer.Option("--prune", help="Take away tags that an earlier run brought and that are gone there.")
+]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Look and report; write nothing.")]
+
+
 def adopt(
-    root: Annotated[
-        str,
-        typer.Option(
-            "--root", metavar="FOLDER", help="Distribution's `rootdirectory` inside the bucket; without it, none."
-        ),
-    ] = "",
-    repository: Annotated[
-        str, typer.Option("--repository", metavar="GLOB", help="Only the repositories that match, such as `team/*`.")
-    ] = "*",
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Take away tags that an earlier run brought and that are gone there.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and report; write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    root: _Root = "",
+    repository: _Repository = "*",
+    prune: _Prune = False,
+    dry_run: _DryRun = False,
+    as_json: options.AsJson = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Takes over what CNCF Distribution (registry:2, registry:3) keeps in this bucket or folder, in place.
@@ -43,21 +48,25 @@ def adopt(
     """
     report, expires = on_store(config, lambda opened: _run(opened, root, repository, prune=prune, dry=dry_run))
     if as_json:
-        output.say(json.dumps(report.document(), indent=2))
+        output.say_json(report.document())
     else:
         _print(report)
+    _warn(expires=expires, dry=dry_run)
+    output.end(report.whole)
+
+
+def _warn(*, expires: bool, dry: bool) -> None:
+    """What the old registry would destroy from now on."""
     if expires:
         output.warn(
             "the old registry is a pull-through cache and deletes bytes after its `proxy.ttl`: stop it, or what was"
             " adopted here loses them"
         )
-    if not dry_run:
+    if not dry:
         output.warn(
             "do not run the old registry's `garbage-collect` any more: it deletes bytes that are needed here and that it"
             " knows nothing of"
         )
-    if not report.whole:
-        raise typer.Exit(1)
 
 
 async def _run(opened: Opened, root: str, names: str, *, prune: bool, dry: bool) -> tuple["Report", bool]:

@@ -1,6 +1,5 @@
 """`edge-registry backup` and `restore`: the whole store into another one, and back."""
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from app.transfer.backup.mirroring import Mirror, Mirrored
     from storage import Driver
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
 
 def backup(
     to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="The folder of the copy.")] = None,
@@ -33,7 +30,7 @@ def backup(
     prune: Annotated[
         bool, typer.Option("--prune", help="Forget tags and manifests in the copy that are not here any more.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Copies the whole store into a folder or another bucket, while it is used.
@@ -54,8 +51,7 @@ def backup(
             mirror = Mirror(opened.bucket.driver, copy, _told)
             return await _run(mirror, "backup", as_json=as_json, prune=prune)
 
-    if not on_store(config, work):
-        raise typer.Exit(1)
+    output.end(on_store(config, work))
 
 
 def restore(
@@ -67,7 +63,7 @@ def restore(
     again: Annotated[
         bool, typer.Option("--again", help="Go on with a restore that was ended half-way, before any server ran.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Brings a copy that `backup` made into this store, which must be empty and not yet served.
@@ -95,8 +91,7 @@ def restore(
             mirror = Mirror(copy, driver, _told, moves_tags=False)
             return await _run(mirror, "restore", as_json=as_json)
 
-    if not on_store(config, work):
-        raise typer.Exit(1)
+    output.end(on_store(config, work))
 
 
 @asynccontextmanager
@@ -143,7 +138,10 @@ async def _run(mirror: "Mirror", title: str, *, as_json: bool, prune: bool = Fal
         await mirror.run()
         if prune:
             await mirror.prune()
-    output.say(json.dumps(asdict(mirror.done), indent=2) if as_json else _line(mirror.done))
+    if as_json:
+        output.say_json(asdict(mirror.done))
+    else:
+        output.say(_line(mirror.done))
     return mirror.done.failed == 0
 
 

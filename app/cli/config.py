@@ -54,7 +54,7 @@ def show(
         refusal = error
     rows = list(_rows(settings, found.origins))
     if as_json:
-        output.say(json.dumps({row.key: {"value": row.value, "origin": row.origin} for row in rows}, indent=2))
+        output.say_json({row.key: {"value": row.value, "origin": row.origin} for row in rows})
     else:
         _print(rows)
     if refusal is not None:

@@ -1,86 +1,99 @@
 """`edge-registry copy`: images of other registries, brought here over the API."""
 
-import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import options
-from app.cli.lists import named
+from app.cli import lists, options, output
 from app.cli.opened import Opened, on_store
+from app.cli.reading import readable
 from app.errors import StartError
-from app.oci.errors import RegistryError
 
 if TYPE_CHECKING:
     from app.transfer.copying.selection import Selection
 
-_PLATFORM: Final = re.compile(r"all|[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
+_Sources = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SOURCE", help="Images, repositories, registries, or globs of them.", show_default=False),
+]
+_To = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="PREFIX",
+        help="Put this before the names here. Without it, names are those of the source without its host.",
+    ),
+]
+_AsName = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="The name here, for sources in one repository.")
+]
+_Platforms = Annotated[
+    list[str] | None,
+    typer.Option("--platform", metavar="OS/ARCH", help="Such as linux/arm64; repeat it for more. Without it, all."),
+]
+_Lists = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--file", metavar="LIST", help="A file of sources, one a line; `#` begins a comment; - is standard input."
+    ),
+]
+_NoReferrers = Annotated[
+    bool, typer.Option("--no-referrers", help="Leave signatures, attestations and SBOMs where they are.")
+]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be copied, and write nothing.")]
+_Username = Annotated[str | None, typer.Option("--username", metavar="USER", help="Log in to the source.")]
+_PasswordFile = Annotated[
+    str | None,
+    typer.Option("--password-file", metavar="FILE", help="Holds the password; - is standard input."),
+]
+_Authfile = Annotated[
+    Path | None,
+    typer.Option(
+        "--authfile", metavar="FILE", help="Logins as docker, podman or skopeo wrote them.", show_default=False
+    ),
+]
+_Ca = Annotated[
+    Path | None, typer.Option("--ca", metavar="FILE", help="The authority of the source, besides the system's.")
+]
+_Cert = Annotated[Path | None, typer.Option("--cert", metavar="FILE", help="Our client certificate.")]
+_Key = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Its key.")]
+_Insecure = Annotated[bool, typer.Option("--insecure", help="Do not verify the source's certificate.")]
+_PlainHttp = Annotated[bool, typer.Option("--plain-http", help="The source speaks no TLS.")]
+_TokenHosts = Annotated[
+    list[str] | None,
+    typer.Option("--token-host", metavar="HOST", help="A further host whose token service may see the login."),
+]
+_AllowPrivate = Annotated[
+    bool, typer.Option("--allow-private", help="Follow the source's redirects to private addresses.")
+]
+_Retries = Annotated[
+    int, typer.Option("--retries", metavar="N", min=0, help="How often what fails for the moment is tried again.")
+]
 
 
 def copy(  # noqa: PLR0913  (options)
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SOURCE", help="Images, repositories, registries, or globs of them.", show_default=False
-        ),
-    ] = None,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            metavar="PREFIX",
-            help="Put this before the names here. Without it, names are those of the source without its host.",
-        ),
-    ] = None,
-    as_name: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="The name here, for sources in one repository.")
-    ] = None,
-    platform: Annotated[
-        list[str] | None,
-        typer.Option("--platform", metavar="OS/ARCH", help="Such as linux/arm64; repeat it for more. Without it, all."),
-    ] = None,
-    file: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--file", metavar="LIST", help="A file of sources, one a line; `#` begins a comment; - is standard input."
-        ),
-    ] = None,
-    no_referrers: Annotated[
-        bool, typer.Option("--no-referrers", help="Leave signatures, attestations and SBOMs where they are.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be copied, and write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    username: Annotated[str | None, typer.Option("--username", metavar="USER", help="Log in to the source.")] = None,
-    password_file: Annotated[
-        str | None,
-        typer.Option("--password-file", metavar="FILE", help="Holds the password; - is standard input."),
-    ] = None,
-    authfile: Annotated[
-        Path | None,
-        typer.Option(
-            "--authfile", metavar="FILE", help="Logins as docker, podman or skopeo wrote them.", show_default=False
-        ),
-    ] = None,
-    ca: Annotated[
-        Path | None, typer.Option("--ca", metavar="FILE", help="The authority of the source, besides the system's.")
-    ] = None,
-    cert: Annotated[Path | None, typer.Option("--cert", metavar="FILE", help="Our client certificate.")] = None,
-    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Its key.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Do not verify the source's certificate.")] = False,
-    plain_http: Annotated[bool, typer.Option("--plain-http", help="The source speaks no TLS.")] = False,
-    token_host: Annotated[
-        list[str] | None,
-        typer.Option("--token-host", metavar="HOST", help="A further host whose token service may see the login."),
-    ] = None,
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Follow the source's redirects to private addresses.")
-    ] = False,
-    retries: Annotated[
-        int, typer.Option("--retries", metavar="N", min=0, help="How often what fails for the moment is tried again.")
-    ] = 4,
+    sources: _Sources = None,
+    to: _To = None,
+    as_name: _AsName = None,
+    platform: _Platforms = None,
+    file: _Lists = None,
+    no_referrers: _NoReferrers = False,
+    dry_run: _DryRun = False,
+    as_json: options.AsJson = False,
+    username: _Username = None,
+    password_file: _PasswordFile = None,
+    authfile: _Authfile = None,
+    ca: _Ca = None,
+    cert: _Cert = None,
+    key: _Key = None,
+    insecure: _Insecure = False,
+    plain_http: _PlainHttp = False,
+    token_host: _TokenHosts = None,
+    allow_private: _AllowPrivate = False,
+    retries: _Retries = 4,
     config: options.ConfigFile = None,
 ) -> None:
     """Copies images from other registries into this one, as skopeo sync does, without a server between.
@@ -100,8 +113,7 @@ def copy(  # noqa: PLR0913  (options)
 
     Exit status: 0 when everything is here, 1 when something is not; the rest is copied all the same.
     """
-    wanted = _selections(named(sources, file))
-    platforms = list(_platforms(platform or ["all"]))
+    wanted, platforms = _selections(lists.named(sources, file)), lists.platforms(platform or ["all"])
     if to is not None and as_name is not None:
         raise StartError("--to and --as are two ways to say one thing")
     _demand_whole(wanted, username, password_file, cert, key)
@@ -130,32 +142,16 @@ def copy(  # noqa: PLR0913  (options)
         rules = Rules(platforms, referrers=not no_referrers, dry=dry_run)
         return await run(opened, wanted, rules, dialling, to=to, as_name=as_name, as_json=as_json)
 
-    if not on_store(config, work):
-        raise typer.Exit(1)
+    output.end(on_store(config, work))
 
 
 def _selections(texts: Sequence[str]) -> "list[Selection]":
-    """Refuses all where one is wrong, with a line for each that is. Raises StartError."""
+    """Raises StartError."""
     from app.transfer.copying.selection import parse_selection
 
     if not texts:
         raise StartError("name a source, or a list of them with --file")
-    found, problems = [], []
-    for text in texts:
-        try:
-            found.append(parse_selection(text))
-        except RegistryError as error:
-            problems.append(f"{text[:200]!r}: {error.message}")
-    if problems:
-        raise StartError("\n".join(problems))
-    return found
-
-
-def _platforms(given: Sequence[str]) -> Iterator[str]:
-    for platform in (part.strip() for text in given for part in text.split(",")):
-        if not _PLATFORM.fullmatch(platform):
-            raise StartError(f"{platform[:40]!r} is no platform such as linux/arm64, and not `all`")
-        yield platform
+    return lists.parsed(texts, parse_selection)
 
 
 def _demand_whole(
@@ -171,11 +167,9 @@ def _demand_whole(
 
 
 def _password(file: str) -> str:
-    try:
+    """The password in a file, or on the first line of standard input. Raises StartError."""
+    with readable("the password"):
         text = sys.stdin.readline() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise StartError(f"cannot read the password: {reason}") from None
     password = text.rstrip("\r\n")
     if not password:
         raise StartError("the password is empty")

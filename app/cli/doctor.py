@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from app import configuration
 from app.cli import options, output
+from app.cli.reading import password_on_stdin
 from app.doctor.groups import Group
 from app.errors import StartError
 
@@ -52,7 +52,6 @@ _Bundle = Annotated[
     Path | None,
     typer.Option(metavar="FILE.tar.gz", help="Also pack what was found, without secrets, for who helps."),
 ]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def doctor(  # noqa: PLR0913 (its options)
@@ -65,7 +64,7 @@ def doctor(  # noqa: PLR0913 (its options)
     pull_secret: _PullSecret = None,
     root: _Root = Path("/"),
     bundle: _Bundle = None,
-    as_json: _Json = False,
+    as_json: options.AsJson = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Examines an installation and says what to do where something is wrong.
@@ -88,8 +87,7 @@ def doctor(  # noqa: PLR0913 (its options)
         root=root,
         config=config,
     )
-    if not _examine(asked, bundle, as_json=as_json).sound:
-        raise typer.Exit(1)
+    output.end(_examine(asked, bundle, as_json=as_json).sound)
 
 
 def _examine(asked: "Asked", bundle: Path | None, *, as_json: bool) -> "Report":
@@ -100,7 +98,7 @@ def _examine(asked: "Asked", bundle: Path | None, *, as_json: bool) -> "Report":
     if bundle is not None:
         _pack(bundle, examination, report, page)
     if as_json:
-        output.say(json.dumps(report.document(), indent=2))
+        output.say_json(report.document())
     else:
         _print(report)
     return report
@@ -176,10 +174,7 @@ def _login(user: str | None, password_stdin: bool) -> "Login | None":
         raise StartError("--user and --password-stdin go together")
     if user is None:
         return None
-    try:
-        password = sys.stdin.buffer.read().decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise StartError("the password on standard input is not UTF-8 text") from None
+    password = password_on_stdin()
     if not password or ":" in user:
         raise StartError("the password on standard input is empty, or the user's name has a colon")
     return Login(user, password)

@@ -1,19 +1,17 @@
 """`edge-registry export`: images as one archive, or a folder, for where there is no network."""
 
-import json
-import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from app.cli import options, output
-from app.cli.lists import named
+from app.cli import lists, options, output
 from app.cli.opened import Opened, on_store
 from app.cli.progress import watching
+from app.cli.reading import readable
 from app.errors import StartError
 from app.quantities import size_text
 
@@ -22,9 +20,54 @@ if TYPE_CHECKING:
     from app.transfer.exports.exporting import Export, Exporter, Wish
     from app.transfer.exports.targets import Written
 
-_PLATFORM: Final = re.compile(r"all|[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
 _FORMATS: Final = ("combined", "oci", "docker", "oci-dir")
 _STREAM: Final = "-"
+
+
+_References = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="IMAGE", help="Images, or globs such as `team/*:v1.*`.", show_default=False),
+]
+_Output = Annotated[
+    str, typer.Option("--output", "-o", metavar="FILE", help="A file, a folder, or - for standard output.")
+]
+_Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="|".join(_FORMATS),
+        help="combined (without it) is read by docker load, ctr, skopeo, podman and `import`.",
+    ),
+]
+_Gzip = Annotated[bool, typer.Option("--gzip", help="Compress the archive, as a name that ends with .gz or .tgz does.")]
+_Platforms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--platform",
+        metavar="OS/ARCH",
+        help="Such as linux/arm64, or `all`, which must be here; repeat it for more. Without it, all that are here.",
+    ),
+]
+_Have = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--have",
+        metavar="LIST",
+        help="Leave out the blobs that the other side has: its inventory, or an archive that it was given.",
+    ),
+]
+_Inventory = Annotated[
+    bool, typer.Option("--inventory", help="Write what is here, for --have on the other side, and no image.")
+]
+_Referrers = Annotated[bool, typer.Option("--referrers", help="Take signatures, attestations and SBOMs along.")]
+_Host = Annotated[
+    str | None,
+    typer.Option(
+        "--host",
+        metavar="NAME[:PORT]",
+        help="Put this before names without an upstream, so that nodes know them as they pull them.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,61 +80,17 @@ class Target:
 
 
 def export(  # noqa: PLR0913  (options)
-    references: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="IMAGE", help="Images, or globs such as `team/*:v1.*`.", show_default=False),
-    ] = None,
-    target: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="A file, a folder, or - for standard output.")
-    ] = _STREAM,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="|".join(_FORMATS),
-            help="combined (without it) is read by docker load, ctr, skopeo, podman and `import`.",
-        ),
-    ] = None,
-    gzip: Annotated[
-        bool, typer.Option("--gzip", help="Compress the archive, as a name that ends with .gz or .tgz does.")
-    ] = False,
-    platform: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--platform",
-            metavar="OS/ARCH",
-            help="Such as linux/arm64, or `all`, which must be here; repeat it for more. Without it, all that are here.",
-        ),
-    ] = None,
-    file: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--file", metavar="LIST", help="A file of images, one a line; `#` begins a comment; - is standard input."
-        ),
-    ] = None,
-    have: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--have",
-            metavar="LIST",
-            help="Leave out the blobs that the other side has: its inventory, or an archive that it was given.",
-        ),
-    ] = None,
-    inventory: Annotated[
-        bool, typer.Option("--inventory", help="Write what is here, for --have on the other side, and no image.")
-    ] = False,
-    referrers: Annotated[
-        bool, typer.Option("--referrers", help="Take signatures, attestations and SBOMs along.")
-    ] = False,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            "--host",
-            metavar="NAME[:PORT]",
-            help="Put this before names without an upstream, so that nodes know them as they pull them.",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    references: _References = None,
+    target: _Output = _STREAM,
+    form: _Format = None,
+    gzip: _Gzip = False,
+    platform: _Platforms = None,
+    file: options.ImageLists = None,
+    have: _Have = None,
+    inventory: _Inventory = False,
+    referrers: _Referrers = False,
+    host: _Host = None,
+    as_json: options.AsJson = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Writes images into one archive, layers that they share once.
@@ -109,7 +108,7 @@ def export(  # noqa: PLR0913  (options)
     """
     if inventory:
         return _write_inventory(target, config)
-    wanted, platforms = named(references, file), list(_platforms(platform or []))
+    wanted, platforms = lists.named(references, file), lists.platforms(platform)
     if not wanted:
         raise StartError("name an image, or a list of them with --file")
     where = _target(target, form, gzip)
@@ -134,7 +133,7 @@ async def _export(exporter: "Exporter", wish: "Wish", target: Target, as_json: b
     written = await _write(prepared, target)
     document = _document(prepared, target, written)
     if as_json:
-        output.say(json.dumps(document, indent=2))
+        output.say_json(document)
         return
     say = output.note if target.path is None else output.say
     for image in document["images"]:
@@ -217,11 +216,8 @@ def _held(files: Sequence[str]) -> "set[Digest]":
 
     found: set[Digest] = set()
     for file in files:
-        try:
+        with readable(file):
             found |= held(sys.stdin if file == _STREAM else Path(file))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise StartError(f"cannot read {file}: {reason}") from None
     return found
 
 
@@ -244,10 +240,3 @@ def _target(text: str, form: str | None, gzip: bool) -> Target:
     if path is not None and not path.absolute().parent.is_dir():
         raise StartError(f"there is no folder {path.absolute().parent}")
     return Target(path, form, gzip)
-
-
-def _platforms(given: Sequence[str]) -> Iterator[str]:
-    for platform in (part.strip() for text in given for part in text.split(",")):
-        if not _PLATFORM.fullmatch(platform):
-            raise StartError(f"{platform[:40]!r} is no platform such as linux/arm64, and not `all`")
-        yield platform

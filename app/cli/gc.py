@@ -1,39 +1,40 @@
 """`edge-registry gc`: gives back the space of what nobody needs."""
 
-import json
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli import options, output
 from app.cli.opened import Opened, on_store
-from app.cli.progress import Counting, counting
+from app.cli.stages import Stages
 from app.errors import StartError
 from app.quantities import size_text
 
 if TYPE_CHECKING:
     from app.upkeep.garbage.reports import Report
 
-_STAGES: Final = frozenset({"listing", "collecting"})
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would go; change nothing.")]
+_MaxShare = Annotated[
+    float | None,
+    typer.Option(
+        "--max-share",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="Delete nothing where more than this share of all bytes would go; unset: upkeep.max_share.",
+        show_default=False,
+    ),
+]
+_Force = Annotated[bool, typer.Option("--force", help="As --max-share 1: however much it is.")]
+_Last = Annotated[bool, typer.Option("--last", help="Show the report of the last collection instead.")]
 
 
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go; change nothing.")] = False,
-    max_share: Annotated[
-        float | None,
-        typer.Option(
-            "--max-share",
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="Delete nothing where more than this share of all bytes would go; unset: upkeep.max_share.",
-            show_default=False,
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="As --max-share 1: however much it is.")] = False,
-    last: Annotated[bool, typer.Option("--last", help="Show the report of the last collection instead.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    dry_run: _DryRun = False,
+    max_share: _MaxShare = None,
+    force: _Force = False,
+    last: _Last = False,
+    as_json: options.AsJson = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Collects garbage: deletes what no manifest needs, while servers and clients go on.
@@ -51,17 +52,12 @@ def gc(
             raise StartError("there is no report of a collection in this store")
     else:
         share = 1.0 if force else max_share
-
-        async def work(opened: Opened) -> dict[str, Any]:
-            return (await _collect(opened, share, dry_run=dry_run)).document()
-
-        document = on_store(config, work)
+        document = on_store(config, lambda opened: _collect(opened, share, dry_run=dry_run)).document()
     if as_json:
-        output.say(json.dumps(document, indent=2))
+        output.say_json(document)
     else:
         _print(document)
-    if document["state"] != "done":
-        raise typer.Exit(1)
+    output.end(document["state"] == "done")
 
 
 async def _collect(opened: Opened, share: float | None, *, dry_run: bool) -> "Report":
@@ -70,7 +66,7 @@ async def _collect(opened: Opened, share: float | None, *, dry_run: bool) -> "Re
     garbage = Garbage(opened.bucket, opened.settings.upkeep)
     most = opened.settings.upkeep.max_share if share is None else share
     try:
-        with _Stages() as stages:
+        with Stages() as stages:
             return await garbage.collect(Order(most, dry_run, stages.show))
     finally:
         await garbage.close()
@@ -80,30 +76,6 @@ async def _last(opened: Opened) -> dict[str, Any] | None:
     from app.upkeep.garbage import reports
 
     return await reports.last(opened.bucket)
-
-
-class _Stages:
-    """One bar after the other on a terminal, lines elsewhere. Entered while there are any."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._stage = ""
-        self._bar: Counting | None = None
-
-    def __enter__(self) -> "_Stages":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        """How far it is."""
-        if stage != self._stage:
-            self._stack.close()
-            self._stage = stage
-            self._bar = self._stack.enter_context(counting(stage)) if stage in _STAGES else None
-        if self._bar is not None:
-            self._bar.show(done, total)
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -1,9 +1,7 @@
 """`edge-registry import`: archives of images, published as they would be pushed."""
 
 import glob
-import json
 import os
-import re
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from app.cli import options, output
-from app.cli.lists import named
+from app.cli import lists, options, output
 from app.cli.opened import Opened, on_store
 from app.cli.progress import Watching, watching
 from app.errors import StartError
@@ -23,41 +20,47 @@ from app.quantities import size_text
 if TYPE_CHECKING:
     from app.transfer.imports.importing import Imported, Importer, Wish
 
-_PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
 _STREAM: Final = "-"
 _PIECE: Final = 1 << 20
 
 
+_Paths = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PATH", help="Archives, folders, globs; - is standard input.", show_default=False),
+]
+_Name = Annotated[
+    str,
+    typer.Option(
+        "--name", metavar="REPOSITORY[:TAG]", help="What the image is called here, whatever the archive says."
+    ),
+]
+_Prefix = Annotated[str, typer.Option("--prefix", metavar="PATH", help="Put this before the names of all images.")]
+_KeepHost = Annotated[
+    bool,
+    typer.Option("--keep-host", help="Keep the registry in names also where it is no upstream: quay.io/org/app."),
+]
+_Platforms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--platform", metavar="OS/ARCH", help="Of images for several platforms, only these; repeat it for more."
+    ),
+]
+_Lists = Annotated[
+    list[str] | None,
+    typer.Option("--file", metavar="LIST", help="A file of archives, one a line; `#` begins a comment."),
+]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be imported, and import nothing.")]
+
+
 def import_(
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PATH", help="Archives, folders, globs; - is standard input.", show_default=False),
-    ] = None,
-    name: Annotated[
-        str,
-        typer.Option(
-            "--name", metavar="REPOSITORY[:TAG]", help="What the image is called here, whatever the archive says."
-        ),
-    ] = "",
-    prefix: Annotated[
-        str, typer.Option("--prefix", metavar="PATH", help="Put this before the names of all images.")
-    ] = "",
-    keep_host: Annotated[
-        bool,
-        typer.Option("--keep-host", help="Keep the registry in names also where it is no upstream: quay.io/org/app."),
-    ] = False,
-    platform: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--platform", metavar="OS/ARCH", help="Of images for several platforms, only these; repeat it for more."
-        ),
-    ] = None,
-    file: Annotated[
-        list[str] | None,
-        typer.Option("--file", metavar="LIST", help="A file of archives, one a line; `#` begins a comment."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be imported, and import nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    paths: _Paths = None,
+    name: _Name = "",
+    prefix: _Prefix = "",
+    keep_host: _KeepHost = False,
+    platform: _Platforms = None,
+    file: _Lists = None,
+    dry_run: _DryRun = False,
+    as_json: options.AsJson = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Imports images from archives: what docker save, podman save, skopeo, crane, ctr and buildx write.
@@ -78,23 +81,14 @@ def import_(
     """
     from app.transfer.imports.importing import Wish
 
-    wish = Wish(name, prefix, keep_host, list(_platforms(platform or [])), dry_run, by="import")
-    wanted = list(_expanded(named(paths, file)))
+    wish = Wish(name, prefix, keep_host, lists.platforms(platform, drop_all=True), dry_run, by="import")
+    wanted = list(_expanded(lists.named(paths, file)))
     if name and len(wanted) > 1 and ":" in name.rpartition("/")[2]:
         raise StartError("--name with a tag is for one archive")
-
-    async def work(opened: Opened) -> "list[Result]":
-        from app.imports import create_importer
-
-        importer = create_importer(opened.settings, opened.bucket)
-        with watching("importing") as bars:
-            return [await _imported(importer, path, wish, bars, quiet=as_json) for path in wanted]
-
-    found = on_store(config, work)
+    found = on_store(config, lambda opened: _all_imported(opened, wanted, wish, quiet=as_json))
     if as_json:
-        output.say(json.dumps(_document(found), indent=2))
-    if any(not result.good for result in found):
-        raise typer.Exit(1)
+        output.say_json(_document(found))
+    output.end(all(result.good for result in found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +103,14 @@ class Result:
     def good(self) -> bool:
         """Whether everything in it is here now."""
         return self.trouble is None and all(image.trouble is None for image in self.images)
+
+
+async def _all_imported(opened: Opened, paths: Sequence[str], wish: "Wish", *, quiet: bool) -> list[Result]:
+    from app.imports import create_importer
+
+    importer = create_importer(opened.settings, opened.bucket)
+    with watching("importing") as bars:
+        return [await _imported(importer, path, wish, bars, quiet=quiet) for path in paths]
 
 
 async def _imported(importer: "Importer", path: str, wish: "Wish", bars: Watching, *, quiet: bool) -> Result:
@@ -199,12 +201,3 @@ def _expanded(given: Sequence[str]) -> Iterator[str]:
             if not inside:
                 raise StartError(f"{path}: there is no archive in this folder")
             yield from inside
-
-
-def _platforms(given: Sequence[str]) -> Iterator[str]:
-    for platform in (part.strip() for text in given for part in text.split(",")):
-        if platform == "all":
-            continue
-        if not _PLATFORM.fullmatch(platform):
-            raise StartError(f"{platform[:40]!r} is no platform such as linux/arm64")
-        yield platform

@@ -1,6 +1,5 @@
 """`edge-registry node-config`: what to put where on a machine that pulls from the registry."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from enum import StrEnum
@@ -37,35 +36,45 @@ class For(StrEnum):
     BUILDKIT = "buildkit"
 
 
+_Clients = Annotated[list[For], typer.Option("--for", help="The client; repeat it for each.", show_default=False)]
+_Hosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="HOST:PORT", help="The registry as image names begin; without it, http.public_url. Repeat it."
+    ),
+]
+_Authority = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The authority to trust; without it, the one in http.tls.certificate."),
+]
+_PlainHttp = Annotated[bool, typer.Option("--plain-http", help="The registry speaks no TLS.")]
+_Mirrors = Annotated[
+    list[str] | None,
+    typer.Option(metavar="REGISTRY", help="An upstream, or '*', to pull through this registry. Repeat it."),
+]
+_MirrorUrl = Annotated[str | None, typer.Option(metavar="URL", help="Where the mirror is; without it, the first host.")]
+_Addresses = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=IP", help="An entry for the node's hosts file. Repeat it."),
+]
+_DialTimeout = Annotated[float, typer.Option(help="Seconds in which the registry must be reached.", min=0.1)]
+_Write = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Write the files below a folder instead of printing them.")
+]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a client, in a list.")]
+
+
 def node_config(  # noqa: PLR0913 (its options)
-    client: Annotated[list[For], typer.Option("--for", help="The client; repeat it for each.", show_default=False)],
-    host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="HOST:PORT", help="The registry as image names begin; without it, http.public_url. Repeat it."
-        ),
-    ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The authority to trust; without it, the one in http.tls.certificate."),
-    ] = None,
-    plain_http: Annotated[bool, typer.Option("--plain-http", help="The registry speaks no TLS.")] = False,
-    mirror: Annotated[
-        list[str] | None,
-        typer.Option(metavar="REGISTRY", help="An upstream, or '*', to pull through this registry. Repeat it."),
-    ] = None,
-    mirror_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where the mirror is; without it, the first host.")
-    ] = None,
-    address: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=IP", help="An entry for the node's hosts file. Repeat it."),
-    ] = None,
-    dial_timeout: Annotated[float, typer.Option(help="Seconds in which the registry must be reached.", min=0.1)] = 2.0,
-    write: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write the files below a folder instead of printing them.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a client, in a list.")] = False,
+    client: _Clients,
+    host: _Hosts = None,
+    ca: _Authority = None,
+    plain_http: _PlainHttp = False,
+    mirror: _Mirrors = None,
+    mirror_url: _MirrorUrl = None,
+    address: _Addresses = None,
+    dial_timeout: _DialTimeout = 2.0,
+    write: _Write = None,
+    as_json: _AsJson = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Prints exactly what to put where, so that a machine trusts the registry and pulls through it.
@@ -78,7 +87,7 @@ def node_config(  # noqa: PLR0913 (its options)
     )
     found = [*(_configure(site, one) for one in dict.fromkeys(client)), *_entries(site)]
     if as_json:
-        output.say(json.dumps([_plain(one) for one in found], indent=2))
+        output.say_json([_plain(one) for one in found])
     elif write is not None:
         _write(write, found)
     else:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -58,8 +58,13 @@ def on_store(config: Path | None, work: Callable[[Opened], Awaitable[T]], *, ups
             async with open_proxy_of(settings, bucket, metrics, log, alone=True) as proxy:
                 return await work(Opened(settings, bucket, proxy, log))
 
+    return finished(run())
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Runs `work` in an event loop of its own. Raises Failure for what the registry refuses."""
     try:
-        return asyncio.run(run())
+        return asyncio.run(work)
     except RegistryError as error:
         raise Failure(error.message) from error
 

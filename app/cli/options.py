@@ -1,4 +1,4 @@
-"""The option that every command shares, and the configuration read with it."""
+"""The options that commands share, and the configuration read with one of them."""
 
 import os
 from collections.abc import Mapping
@@ -18,6 +18,15 @@ ConfigFile = Annotated[
         metavar="FILE",
         help="The YAML file to read; EDGE_REGISTRY_CONFIG names it as well. Distribution's own is understood.",
         show_default=False,
+    ),
+]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+ImageLists = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--file", metavar="LIST", help="A file of images, one a line; `#` begins a comment; - is standard input."
     ),
 ]
 

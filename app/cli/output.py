@@ -1,6 +1,10 @@
 """How the command line speaks: results on stdout, everything else on stderr, each error one line."""
 
+import json
 import sys
+from typing import Any
+
+import typer
 
 NAME = "edge-registry"
 
@@ -12,6 +16,11 @@ class Failure(Exception):
 def say(line: str = "") -> None:
     """A line of the result."""
     print(line)
+
+
+def say_json(document: Any) -> None:
+    """The whole result as one JSON document."""
+    say(json.dumps(document, indent=2))
 
 
 def note(line: str) -> None:
@@ -28,3 +37,9 @@ def complain(message: str) -> None:
     """An error; a message of several lines names one mistake in each."""
     for line in message.splitlines():
         print(f"{NAME}: {line}", file=sys.stderr)
+
+
+def end(good: bool) -> None:
+    """The last thing of a command that has said what went wrong: its exit status is 1 where anything did."""
+    if not good:
+        raise typer.Exit(1)

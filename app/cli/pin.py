@@ -1,19 +1,15 @@
 """`edge-registry pin`: images that are kept here whole, and whether it is safe to disconnect."""
 
-import asyncio
-import json
-import re
-import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from app import configuration
-from app.cli import options, output
-from app.cli.output import Failure
+from app.cli import lists, options, output
+from app.cli.opened import finished
 from app.errors import StartError
 from app.oci.errors import RegistryError
 from app.quantities import size_text
@@ -23,8 +19,6 @@ if TYPE_CHECKING:
     from app.proxy.pins import Pin, Pins
 
 T = TypeVar("T")
-
-_PLATFORM: Final = re.compile(r"all|[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
 
 commands = typer.Typer(
     help="""Keeps images of upstream registries here, whole and fresh.
@@ -38,29 +32,23 @@ commands = typer.Typer(
 References = Annotated[
     list[str] | None, typer.Argument(metavar="REF", help="Images, or patterns of them.", show_default=False)
 ]
-Lists = Annotated[
+Platforms = Annotated[
     list[str] | None,
     typer.Option(
-        "--file", metavar="LIST", help="A file of images, one a line; `#` begins a comment; - is standard input."
+        "--platform",
+        metavar="OS/ARCH",
+        help="Such as linux/arm64, or `all`; repeat it for more. Without it, this machine's.",
     ),
 ]
+NoFetch = Annotated[bool, typer.Option("--no-fetch", help="Only remember; servers fetch in their next round.")]
 
 
 @commands.command("add")
 def add(
     references: References = None,
-    file: Lists = None,
-    platform: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--platform",
-            metavar="OS/ARCH",
-            help="Such as linux/arm64, or `all`; repeat it for more. Without it, this machine's.",
-        ),
-    ] = None,
-    no_fetch: Annotated[bool, typer.Option("--no-fetch", help="Only remember; servers fetch in their next round.")] = (
-        False
-    ),
+    file: options.ImageLists = None,
+    platform: Platforms = None,
+    no_fetch: NoFetch = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Pins images and fetches them.
@@ -68,10 +56,10 @@ def add(
     An image that is pinned already is kept for the new platforms as well. Ended with Ctrl-C, the same command goes on
     where it was.
     """
-    wanted, platforms = _references(references, file), list(_platforms(platform or []))
+    wanted, platforms = _named(references, file), lists.platforms(platform)
 
     async def work(pins: "Pins") -> bool:
-        _demand_valid(pins, wanted)
+        lists.parsed(wanted, pins.parse)  # all of them, before the first is remembered
         added = {pin.reference: pin for pin in [await pins.add(text, platforms) for text in wanted]}
         for pin in added.values():
             output.note(f"pinned {pin.reference} for {', '.join(pin.platforms)}")
@@ -81,13 +69,13 @@ def add(
 
         return await fetch(pins, list(added.values()))
 
-    _end(_run(config, work))
+    output.end(_run(config, work))
 
 
 @commands.command("remove")
-def remove(references: References = None, file: Lists = None, config: options.ConfigFile = None) -> None:
+def remove(references: References = None, file: options.ImageLists = None, config: options.ConfigFile = None) -> None:
     """Forgets pins; what they kept stays until it is evicted."""
-    wanted = _references(references, file)
+    wanted = _named(references, file)
 
     async def work(pins: "Pins") -> bool:
         gone = [await pins.remove(text) for text in wanted]
@@ -98,7 +86,7 @@ def remove(references: References = None, file: Lists = None, config: options.Co
                 output.complain(f"{text} is not pinned")
         return all(gone)
 
-    _end(_run(config, work))
+    output.end(_run(config, work))
 
 
 @commands.command("list")
@@ -114,7 +102,7 @@ def show(config: options.ConfigFile = None) -> None:
             output.note("nothing is pinned; `edge-registry pin add REF` does it")
         return True
 
-    _end(_run(config, work))
+    output.end(_run(config, work))
 
 
 @commands.command("sync")
@@ -126,14 +114,11 @@ def sync(config: options.ConfigFile = None) -> None:
 
         return await fetch(pins, await pins.all())
 
-    _end(_run(config, work))
+    output.end(_run(config, work))
 
 
 @commands.command("status")
-def status(
-    config: options.ConfigFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+def status(config: options.ConfigFile = None, as_json: options.AsJson = False) -> None:
     """Says whether it is safe to disconnect: whether all that is pinned is here, or what and how much is missing.
 
     No upstream is asked. The exit status is 0 where everything is here, 1 where something is missing or nothing is
@@ -143,12 +128,12 @@ def status(
     async def work(pins: "Pins") -> bool:
         found = await _states(pins)
         if as_json:
-            output.say(json.dumps(_document(found), indent=2))
+            output.say_json(_document(found))
         else:
             _print(found)
         return _is_safe(found)
 
-    _end(_run(config, work))
+    output.end(_run(config, work))
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,51 +238,12 @@ def _run(config: Path | None, work: "Callable[[Pins], Awaitable[T]]") -> T:
         async with open_pins(settings) as pins:
             return await work(pins)
 
-    try:
-        return asyncio.run(run())
-    except RegistryError as error:
-        raise Failure(error.message) from error
+    return finished(run())
 
 
-def _end(good: bool) -> None:
-    if not good:
-        raise typer.Exit(1)
-
-
-def _references(given: Sequence[str] | None, files: Sequence[str] | None) -> list[str]:
-    """What is named, each once, in order. Raises StartError."""
-    found = [*(given or []), *(reference for file in files or [] for reference in _listed(file))]
+def _named(references: Sequence[str] | None, files: Sequence[str] | None) -> list[str]:
+    """Raises StartError, but not for files that name nothing."""
+    found = lists.named(references, files)
     if not found and not files:
         raise StartError("name an image, or a list of them with --file")
-    return list(dict.fromkeys(found))
-
-
-def _listed(file: str) -> Iterator[str]:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise StartError(f"cannot read the list {file}: {reason}") from None
-    for line in text.splitlines():
-        reference = line.partition("#")[0].strip()
-        if reference:
-            yield reference
-
-
-def _platforms(given: Sequence[str]) -> Iterator[str]:
-    for platform in (part.strip() for text in given for part in text.split(",")):
-        if not _PLATFORM.fullmatch(platform):
-            raise StartError(f"{platform[:40]!r} is no platform such as linux/arm64, and not `all`")
-        yield platform
-
-
-def _demand_valid(pins: "Pins", references: Sequence[str]) -> None:
-    """Refuses all where one is wrong, with a line for each that is. Raises StartError."""
-    problems = []
-    for text in references:
-        try:
-            pins.parse(text)
-        except RegistryError as error:
-            problems.append(f"{text[:200]!r}: {error.message}")
-    if problems:
-        raise StartError("\n".join(problems))
+    return found

@@ -1,11 +1,11 @@
 """`edge-registry pull-secret`: the Secret with which pods pull from the registry."""
 
-import sys
 from typing import Annotated
 
 import typer
 
 from app.cli import output
+from app.cli.reading import password_on_stdin
 from app.errors import StartError
 
 
@@ -40,8 +40,4 @@ def pull_secret(
         return
     if not password_stdin:
         raise StartError("pipe the password in with --password-stdin, or see --how")
-    try:
-        password = sys.stdin.buffer.read().decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise StartError("the password on standard input is not UTF-8 text") from None
-    print(secret.manifest(password), end="")
+    print(secret.manifest(password_on_stdin()), end="")

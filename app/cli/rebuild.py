@@ -1,6 +1,5 @@
 """`edge-registry rebuild`: writes anew what the store derives from links and manifests."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from app.cli import options, output
 from app.cli.opened import Opened, on_store
-from app.cli.verify import Stages
+from app.cli.stages import Stages
 
 if TYPE_CHECKING:
     from app.upkeep.decay.rebuild import Rebuilt
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 def rebuild(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what is missing; write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: options.AsJson = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Writes every derived key anew: the catalog, which repositories hold a blob, what refers to a manifest.
@@ -35,19 +34,18 @@ def rebuild(
 
     done = on_store(config, work)
     if as_json:
-        output.say(json.dumps({"dry_run": dry_run, **asdict(done)}, indent=2))
+        output.say_json({"dry_run": dry_run, **asdict(done)})
     else:
-        verb = "missing" if dry_run else "written"
-        output.say(
-            f"{verb}: {done.catalog} of the catalog, {done.holders} holders of blobs, {done.referrers} referrers"
+        _print(done, dry_run=dry_run)
+    output.end(not (done.unreadable or done.refused))
+
+
+def _print(done: "Rebuilt", *, dry_run: bool) -> None:
+    verb = "missing" if dry_run else "written"
+    output.say(f"{verb}: {done.catalog} of the catalog, {done.holders} holders of blobs, {done.referrers} referrers")
+    if done.unreadable:
+        output.complain(
+            f"{done.unreadable} of {done.manifests} manifests cannot be read; `edge-registry verify` names them"
         )
-        if done.unreadable:
-            output.complain(
-                f"{done.unreadable} of {done.manifests} manifests cannot be read; `edge-registry verify` names them"
-            )
-        if done.refused:
-            output.complain(
-                f"{done.refused} keys could not be written: the store refuses them alone, so look at its disks"
-            )
-    if done.unreadable or done.refused:
-        raise typer.Exit(1)
+    if done.refused:
+        output.complain(f"{done.refused} keys could not be written: the store refuses them alone, so look at its disks")

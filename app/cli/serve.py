@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -23,29 +23,35 @@ Door = tuple[str, Listener]
 _STYLES = {"title": "bold green", "text": "", "command": "cyan", "warning": "bold yellow"}
 
 
+_Host = Annotated[
+    str | None,
+    typer.Option(
+        help="Address to listen on. Without it: every address with users, 127.0.0.1 without.", metavar="ADDRESS"
+    ),
+]
+_Port = Annotated[int | None, typer.Option(help="Port to listen on; 5045 without it, 0 for a free one.")]
+_Root = Annotated[
+    Path | None,
+    typer.Option(help="Keep the registry in this folder, whatever else is configured.", metavar="FOLDER"),
+]
+_Watch = Annotated[
+    Path | None,
+    typer.Option(help="Import every archive of images that appears in this folder.", metavar="FOLDER"),
+]
+_AirGapped = Annotated[bool, typer.Option("--air-gapped", help="Never dial anybody but the store: serve what is here.")]
+_InsecureAnonymous = Annotated[
+    bool, typer.Option("--insecure-anonymous", help="Let everybody push, pull and delete without a password.")
+]
+
+
 def serve(
     config: options.ConfigFile = None,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            help="Address to listen on. Without it: every address with users, 127.0.0.1 without.", metavar="ADDRESS"
-        ),
-    ] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 5045 without it, 0 for a free one.")] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(help="Keep the registry in this folder, whatever else is configured.", metavar="FOLDER"),
-    ] = None,
-    watch: Annotated[
-        Path | None,
-        typer.Option(help="Import every archive of images that appears in this folder.", metavar="FOLDER"),
-    ] = None,
-    air_gapped: Annotated[
-        bool, typer.Option("--air-gapped", help="Never dial anybody but the store: serve what is here.")
-    ] = False,
-    insecure_anonymous: Annotated[
-        bool, typer.Option("--insecure-anonymous", help="Let everybody push, pull and delete without a password.")
-    ] = False,
+    host: _Host = None,
+    port: _Port = None,
+    root: _Root = None,
+    watch: _Watch = None,
+    air_gapped: _AirGapped = False,
+    insecure_anonymous: _InsecureAnonymous = False,
 ) -> None:
     """Starts the registry.
 
@@ -59,23 +65,26 @@ def serve(
 
     SIGTERM and Ctrl-C let running requests end first.
     """
-    given: dict[str, dict[str, object]] = {}
-    if host is not None:
-        given["--host"] = {"http.host": host}
-    if port is not None:
-        given["--port"] = {"http.port": port}
-    if root is not None:
-        given["--root"] = {"storage.driver": "filesystem", "storage.filesystem.root": root}
-    if watch is not None:
-        given["--watch"] = {"transfer.watch": watch}
-    if air_gapped:
-        given["--air-gapped"] = {"proxy.air_gapped": True}
-    if insecure_anonymous:
-        given["--insecure-anonymous"] = {"auth.anonymous": "push"}
+    given = _given(host, port, root, watch, air_gapped, insecure_anonymous)
     settings = resolve(options.read(config, given).settings)
     from app.server import run  # the other commands need not wait for the web framework
 
     run(settings, announce=announcer(settings))
+
+
+def _given(
+    host: str | None, port: int | None, root: Path | None, watch: Path | None, air_gapped: bool, open_to_all: bool
+) -> dict[str, dict[str, Any]]:
+    """Each option that was used -> what it says of the settings."""
+    said: dict[str, dict[str, Any] | None] = {
+        "--host": {"http.host": host} if host is not None else None,
+        "--port": {"http.port": port} if port is not None else None,
+        "--root": {"storage.driver": "filesystem", "storage.filesystem.root": root} if root is not None else None,
+        "--watch": {"transfer.watch": watch} if watch is not None else None,
+        "--air-gapped": {"proxy.air_gapped": True} if air_gapped else None,
+        "--insecure-anonymous": {"auth.anonymous": "push"} if open_to_all else None,
+    }
+    return {option: keys for option, keys in said.items() if keys is not None}
 
 
 def announcer(settings: Settings) -> Callable[[list[str]], None]:

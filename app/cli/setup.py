@@ -7,6 +7,7 @@ import typer
 
 from app import configuration
 from app.cli import options, output
+from app.cli.reading import readable
 from app.errors import StartError
 from storage.settings import S3Settings
 
@@ -135,8 +136,5 @@ def _paste(values: dict[str, str]) -> None:
 
 
 def _secret(path: Path) -> str:
-    try:
+    with readable(f"the administrator's secret from {path}"):
         return path.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise StartError(f"cannot read the administrator's secret from {path}: {reason}") from None

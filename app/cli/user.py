@@ -11,6 +11,7 @@ from app import configuration
 from app.auth.access import Access, Action
 from app.auth.caller import Caller
 from app.cli import options, output
+from app.cli.reading import password_on_stdin
 from app.errors import StartError
 from app.oci.errors import NameInvalid
 from app.oci.names import MAX_LENGTH, parse_name
@@ -54,7 +55,7 @@ def add(
     long at most.
     """
     path, found = _file(file, config)
-    password = _read_password() if password_stdin else _ask_password()
+    password = password_on_stdin() if password_stdin else _ask_password()
     from app.auth import htpasswd
 
     new = htpasswd.add(path, name, password)
@@ -142,13 +143,6 @@ def _repository(action: Action, text: str | None) -> str | None:
         return parse_name(text)
     except NameInvalid:
         raise StartError(f"{text[:MAX_LENGTH]!r} is no name of a repository") from None
-
-
-def _read_password() -> str:
-    try:
-        return sys.stdin.buffer.read().decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise StartError("the password on standard input is not UTF-8 text") from None
 
 
 def _ask_password() -> str:

@@ -1,16 +1,13 @@
 """`edge-registry verify`: compares the store with what it promises, and mends what can be mended."""
 
-import json
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app import quantities
 from app.cli import options, output
 from app.cli.opened import Opened, on_store
-from app.cli.progress import counting, watching
+from app.cli.stages import Stages
 from app.errors import StartError
 from app.quantities import size_text
 
@@ -18,34 +15,40 @@ if TYPE_CHECKING:
     from app.upkeep.decay.findings import Account, Finding
     from app.upkeep.decay.verify import Plan
 
-_STAGES: Final = frozenset({"listing", "tags", "manifests"})
+_SampleShare = Annotated[
+    str, typer.Option("--sample", metavar="SHARE", help="Hash the bytes of this share of all blobs, such as 5%.")
+]
+_Everything = Annotated[bool, typer.Option("--all", help="Hash the bytes of every blob.")]
+_Repository = Annotated[
+    str | None,
+    typer.Option("--repository", metavar="GLOB", help="Only the repositories that match, such as `team/**`."),
+]
+_Repair = Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")]
+_Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="With --repair: give up what the store does not give, and take dead links away even where very many are.",
+    ),
+]
+_Rate = Annotated[
+    str | None,
+    typer.Option(
+        "--rate", metavar="SIZE", help="Hash at most so many bytes a second, such as 50MB.", show_default=False
+    ),
+]
+_Last = Annotated[bool, typer.Option("--last", help="Show the report of the last run instead.")]
 
 
 def verify(
-    sample: Annotated[
-        str, typer.Option("--sample", metavar="SHARE", help="Hash the bytes of this share of all blobs, such as 5%.")
-    ] = "5%",
-    everything: Annotated[bool, typer.Option("--all", help="Hash the bytes of every blob.")] = False,
-    repository: Annotated[
-        str | None,
-        typer.Option("--repository", metavar="GLOB", help="Only the repositories that match, such as `team/**`."),
-    ] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="With --repair: give up what the store does not give, and take dead links away even where very many are.",
-        ),
-    ] = False,
-    rate: Annotated[
-        str | None,
-        typer.Option(
-            "--rate", metavar="SIZE", help="Hash at most so many bytes a second, such as 50MB.", show_default=False
-        ),
-    ] = None,
-    last: Annotated[bool, typer.Option("--last", help="Show the report of the last run instead.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    sample: _SampleShare = "5%",
+    everything: _Everything = False,
+    repository: _Repository = None,
+    repair: _Repair = False,
+    force: _Force = False,
+    rate: _Rate = None,
+    last: _Last = False,
+    as_json: options.AsJson = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Looks for decay in the store: lost and garbled bytes, broken manifests, tags and links.
@@ -65,18 +68,17 @@ def verify(
         if document is None:
             raise StartError("there is no report of a run in this store")
         _show_last(document, as_json=as_json)
-        _end(document.get("broken") == 0)
-        return
+        return output.end(document.get("broken") == 0)
 
     async def work(opened: Opened) -> "Account":
         return await _run(opened, await _plan(opened, share, repository, limit, repair, force), quiet=as_json)
 
     account = on_store(config, work, upstreams=True)
     if as_json:
-        output.say(json.dumps(account.document(), indent=2))
+        output.say_json(account.document())
     else:
         _print(account)
-    _end(account.broken == 0)
+    return output.end(account.broken == 0)
 
 
 async def _plan(
@@ -120,34 +122,6 @@ async def _last(opened: Opened) -> dict[str, Any] | None:
     return await accounts.last(opened.bucket)
 
 
-class Stages:
-    """One bar, or line, after the other. Entered while there are any."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._stage = ""
-        self._bar: Callable[[int, int], None] = lambda _done, _total: None
-
-    def __enter__(self) -> "Stages":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        """How far a stage is; what takes no time is not shown."""
-        if stage != "bytes" and stage not in _STAGES:
-            return
-        if stage != self._stage:
-            self._stack.close()
-            self._stage = stage
-            if stage == "bytes":
-                self._bar = self._stack.enter_context(watching("hashing")).begin("blobs").show
-            else:
-                self._bar = self._stack.enter_context(counting(stage)).show
-        self._bar(done, total)
-
-
 def _line(finding: "Finding") -> str:
     end = ""
     if finding.mended:
@@ -177,7 +151,7 @@ def _verdict(broken: int, mended: int) -> str:
 
 def _show_last(document: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        output.say(json.dumps(document, indent=2))
+        output.say_json(document)
         return
     for found in document["findings"]:
         where = " ".join(str(found[part]) for part in ("repository", "tag", "digest") if part in found) or found.get(
@@ -209,8 +183,3 @@ def _size(text: str | None) -> int | None:
     if size <= 0:
         raise StartError("--rate must be more than nothing")
     return size
-
-
-def _end(good: bool) -> None:
-    if not good:
-        raise typer.Exit(1)
