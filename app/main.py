@@ -38,7 +38,7 @@ from app.telemetry.logs import Log, open_log
 from app.telemetry.metrics import Metrics
 from app.telemetry.upkeep import UpkeepMetrics
 from app.telemetry.upstreams import UpstreamMetrics
-from app.upkeep.garbage.schedule import Schedule
+from app.upkeep.upkeep import schedules
 from app.web.docs import docs
 from storage import Capabilities, Driver, StorageError
 from storage.filesystem import FilesystemDriver
@@ -107,7 +107,7 @@ async def open_service(settings: Settings, log: Log) -> AsyncIterator[Service]:
         readiness = Readiness(Registry(bucket).ready)
         pace = Pace(settings.http.minimum_rate, settings.http.stall_timeout)
         proxy = await stack.enter_async_context(open_proxy_of(settings, bucket, metrics, log))
-        await stack.enter_async_context(_upkeep(settings, bucket, metrics, log))
+        await stack.enter_async_context(_upkeep(settings, bucket, proxy, metrics, log))
         importer = create_importer(settings, bucket)
         doors = _doors(
             settings,
@@ -130,14 +130,18 @@ async def open_service(settings: Settings, log: Log) -> AsyncIterator[Service]:
 
 
 @asynccontextmanager
-async def _upkeep(settings: Settings, bucket: Bucket, metrics: Metrics, log: Log) -> AsyncIterator[None]:
+async def _upkeep(
+    settings: Settings, bucket: Bucket, proxy: Proxy | None, metrics: Metrics, log: Log
+) -> AsyncIterator[None]:
     """Looks after the store while entered, unless the server must not change it."""
     if settings.registry.read_only:
         yield
         return
     leases = Leases(bucket.driver, supported=bucket.capabilities.conditional_put)
     noted = UpkeepMetrics(metrics.collector)
-    async with background(Schedule(bucket, settings.upkeep, leases, noted, partial(_note, log)).run()):
+    async with AsyncExitStack() as stack:
+        for schedule in schedules(bucket, proxy, settings.upkeep, leases, noted, partial(_note, log)):
+            await stack.enter_async_context(background(schedule.run()))
         yield
 
 

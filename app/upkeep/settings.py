@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.quantities import Duration
+from app.quantities import Duration, Size
 
 
 class UpkeepSettings(BaseModel):
@@ -24,4 +24,17 @@ class UpkeepSettings(BaseModel):
     cache: Path | None = Field(
         None,
         description="folder in which what manifests name is remembered over restarts; unset: as long as the process lives",
+    )
+    verify_interval: Duration = Field(
+        86_400, ge=0, description="seconds between two looks for decay, whichever replica takes them; 0: never"
+    )
+    verify_share: float = Field(
+        0.04,
+        ge=0,
+        le=1,
+        description="share of all blobs that a look reads and hashes; the next goes on where it ended",
+    )
+    verify_rate: Size = Field(16 << 20, ge=1024, description="most bytes of blobs that a look reads a second")
+    verify_repair: bool = Field(
+        False, description="mend what a look finds, as `edge-registry verify --repair` does; else it is only said"
     )

@@ -11,11 +11,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from app.registry import keys
 from app.registry.leases import Leases
 from app.telemetry.upkeep import UpkeepMetrics
-from app.upkeep.garbage import reports
-from app.upkeep.garbage.garbage import Garbage
-from app.upkeep.garbage.schedule import Schedule
+from app.upkeep.garbage import garbage, reports
+from app.upkeep.garbage.collecting import Collecting
+from app.upkeep.schedule import Schedule
 from app.upkeep.settings import UpkeepSettings
-from storage.memory import MemoryDriver
 from tests.registry.recorded import Recorded
 from tests.upkeep.yard import HOUR, Yard
 
@@ -25,23 +24,31 @@ Line = tuple[str, Mapping[str, Any]]
 class Server:
     """One replica's schedule. `log` is what it noted."""
 
-    def __init__(self, at: Yard, interval: float = 24 * HOUR) -> None:
+    def __init__(self, at: Yard, interval: float = 24 * HOUR, *, leases: bool = True, max_share: float = 1) -> None:
         self.log: asyncio.Queue[Line] = asyncio.Queue()
         self.collector = CollectorRegistry()
-        self.leases = Leases(at.driver, supported=True)
-        settings = UpkeepSettings(interval=interval, max_share=1)
-        metrics = UpkeepMetrics(self.collector)
-        self.schedule = Schedule(at.bucket, settings, self.leases, metrics, lambda *line: self.log.put_nowait(line))
-        self.interval = interval
+        self.metered = UpkeepMetrics(self.collector)
+        self.leases = Leases(at.driver, supported=leases)
+        self.settings = UpkeepSettings(interval=interval, max_share=max_share)
         self.at = at
+
+    def note(self, event: str, fields: Mapping[str, Any]) -> None:
+        self.log.put_nowait((event, fields))
+
+    @property
+    def duty(self) -> Collecting:
+        return Collecting(self.at.bucket, self.settings, self.metered, self.note)
+
+    async def run(self) -> None:
+        await Schedule(self.at.bucket, self.leases, self.note, self.duty).run()
 
     async def turn(self) -> None:
         """One look, as a process that then ends."""
-        self.schedule._garbage = Garbage(self.at.bucket, UpkeepSettings())
+        duty = self.duty
         try:
-            await self.schedule._turn(self.interval)
+            await Schedule(self.at.bucket, self.leases, self.note, duty).turn(self.settings.interval)
         finally:
-            await self.schedule._garbage.close()
+            await duty.close()
 
     def metrics(self) -> dict[str, float]:
         """Each sample's name with its labels, and its value."""
@@ -93,12 +100,36 @@ async def test_why_it_was_stopped_is_logged(here: Yard) -> None:
     _, fields = server.log.get_nowait()
     assert fields["state"] == "stopped"
     assert "cannot be read" in fields["error"]
-    assert server.metrics()["edge_registry_gc_last_end_seconds"] == 0
+    found = server.metrics()
+    assert found["edge_registry_gc_last_end_seconds"] == 0
+    assert found['edge_registry_gc_stopped_total{cause="unreadable"}'] == 1
+
+
+async def test_that_too_much_would_go_is_counted_before_and_when_it_happens(
+    here: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage, "FLOOR", 0)
+    await here.push(b"garbage")
+    await here.pass_(49 * HOUR)
+    server, stopped = Server(here, max_share=0.5), 'edge_registry_gc_stopped_total{cause="max_share"}'
+    assert server.metrics()[stopped] == 0  # an alert sees it rise
+    await server.turn()
+    assert server.metrics()[stopped] == 1
+
+
+async def test_every_replica_tells_when_the_last_one_ended_that_was_done(here: Yard, other: Yard) -> None:
+    await Server(here).turn()
+    late = Server(other)
+    await late.turn()
+    found = late.metrics()
+    assert 'edge_registry_gc_collections_total{state="done"}' not in found  # it was not here
+    written = (await here.driver.stat((await here.keys(keys.reports(reports.KIND)))[0])).modified
+    assert found["edge_registry_gc_last_end_seconds"] == written
 
 
 async def test_it_runs_by_itself_until_it_is_cancelled(here: Yard) -> None:
     server = Server(here, interval=0.05)
-    running = asyncio.create_task(server.schedule.run())
+    running = asyncio.create_task(server.run())
     for _ in range(2):
         await here.pass_(1)
         await asyncio.wait_for(server.log.get(), 10)
@@ -116,8 +147,10 @@ async def test_a_store_that_fails_ends_a_turn_and_not_the_schedule(here: Yard, r
         raise Unavailable("the store does not answer")
 
     recorded.before("list", keys.REPORTS, fail)
-    running = asyncio.create_task(server.schedule.run())
-    assert (await asyncio.wait_for(server.log.get(), 10))[0] == "collection of garbage failed"
+    running = asyncio.create_task(server.run())
+    event, fields = await asyncio.wait_for(server.log.get(), 10)
+    assert (event, fields["duty"]) == ("upkeep failed", "garbage")
+    assert "does not answer" in fields["error"]
     assert (await asyncio.wait_for(server.log.get(), 10))[0] == "garbage collected"
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -129,13 +162,11 @@ async def test_where_it_is_off_nothing_runs(here: Yard, off: str) -> None:
     if off != "interval":
         here.bucket.capabilities = replace(here.bucket.capabilities, **{off: False})
     server = Server(here, interval=0 if off == "interval" else 0.01)
-    await asyncio.wait_for(server.schedule.run(), 5)
+    await asyncio.wait_for(server.run(), 5)
     assert await collections(here) == 0
 
 
-async def test_without_conditional_writes_two_may_collect_at_once(shelf: MemoryDriver, here: Yard, other: Yard) -> None:
-    servers = [Server(here), Server(other)]
-    for server, at in zip(servers, (here, other), strict=True):
-        server.schedule._leases = Leases(at.driver, supported=False)
+async def test_without_conditional_writes_two_may_collect_at_once(here: Yard, other: Yard) -> None:
+    servers = [Server(here, leases=False), Server(other, leases=False)]
     await asyncio.gather(*(server.turn() for server in servers))
     assert await collections(here) in (1, 2)

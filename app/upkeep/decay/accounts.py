@@ -1,46 +1,48 @@
-"""Accounts of verify, kept in the bucket: the last ones, as JSON."""
+"""Accounts of verify, as they are kept in the bucket."""
 
-import json
-import secrets
-from datetime import UTC, datetime
+import time
+from collections.abc import Mapping
 from typing import Any, Final
 
-from app.registry import keys
 from app.registry.bucket import Bucket
-from app.registry.listing import every
+from app.upkeep import kept
 from app.upkeep.decay.findings import Account
-from storage import NotFound
 
-_PREFIX: Final = f"{keys.REPORTS}verify-"
-_KEPT: Final = 20
+KIND: Final = "verify"
+"""Where they lie, among what past runs said."""
 
 
 async def keep(bucket: Bucket, account: Account) -> str:
     """Writes an account and drops old ones; returns its key. Raises StorageError."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    key = f"{_PREFIX}{stamp}-{secrets.token_hex(4)}.json"
-    await bucket.driver.put(key, json.dumps(account.document()).encode())
-    known = [entry.key async for entry in every(bucket.driver, _PREFIX)]
-    await bucket.driver.delete_many(known[:-_KEPT])
-    return key
+    return await kept.keep(bucket, KIND, time.time() - bucket.capabilities.clock_skew, account.document())
 
 
 async def last(bucket: Bucket) -> dict[str, Any] | None:
     """The latest account that can be read; None where there is none. Raises StorageError."""
-    for key in reversed([entry.key async for entry in every(bucket.driver, _PREFIX)]):
-        try:
-            found = json.loads((await bucket.driver.get(key)).data)
-        except (NotFound, ValueError):
-            continue
-        if isinstance(found, dict):
-            return found
-    return None
+    found = await kept.latest(bucket, KIND)
+    return found.document if found else None
 
 
-def sampled_until(account: dict[str, Any] | None) -> float:
+async def last_whole(bucket: Bucket) -> kept.Kept | None:
+    """The latest account of the whole bucket; None where there is none. Raises StorageError."""
+    return await kept.latest(bucket, KIND, lambda document: document.get("whole") is True)
+
+
+def sampled_until(account: Mapping[str, Any] | None) -> float:
     """Where the sample of an account ended, between 0 and 1; 0 where that cannot be told."""
     try:
         place = float((account or {})["sample"]["to"])
     except (KeyError, TypeError, ValueError):
         return 0.0
     return place if 0.0 <= place < 1.0 else 0.0
+
+
+def doubted(account: Mapping[str, Any] | None) -> frozenset[str]:
+    """Keys of the bytes of blobs that were bad and were not mended: the next run reads them, whatever its sample."""
+    try:
+        findings = [dict(finding) for finding in (account or {})["findings"]]
+        return frozenset(
+            str(finding["key"]) for finding in findings if finding["kind"].startswith("copy-") and not finding["mended"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return frozenset()

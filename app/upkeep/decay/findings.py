@@ -121,6 +121,7 @@ class Account:
             "broken": self.broken,
             "began": self.began,
             "seconds": round(self.seconds, 1),
+            "whole": self.scope is None,
             "repositories": self.scope or "all",
             "repair": self.repaired,
             "refused": self.refused,

@@ -24,7 +24,7 @@ _INLINE = 64 << 10
 @dataclass(slots=True)
 class Run:
     """`tell` takes what is found; `repair` says whether anything may be written, `unlink` whether links may go, `force`
-    whether what the store does not give counts as gone."""
+    whether what the store does not give counts as gone; `at_once` objects are asked for side by side."""
 
     bucket: Bucket
     inventory: Inventory
@@ -35,13 +35,14 @@ class Run:
     progress: Progress
     repair: bool
     force: bool
+    at_once: int
     unlink: bool = False
 
     async def each(self, what: str, total: int, question: str, work: Callable[[Any], Awaitable[None]]) -> int:
         """Does `work` with every row that answers a question; returns how many there were."""
         done = 0
         async for page in self.inventory.pages(question):
-            await side_by_side(work, page)
+            await side_by_side(work, page, most=self.at_once)
             done += len(page)
             self.progress(what, done, total)
         return done

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from app.proxy.proxy import Proxy
+from app.registry import keys
 from app.registry.bucket import Bucket
+from app.upkeep.decay import accounts
 from app.upkeep.decay.decay import Hashing
 from app.upkeep.decay.derived import Derived
 from app.upkeep.decay.findings import Account, Finding
@@ -26,8 +28,9 @@ from app.upkeep.decay.verified_tags import VerifiedTags
 class Plan:
     """Sizes, links, manifests and tags of `scope` are looked at, all of them; `sample` says whose bytes are hashed.
 
-    `rate` in bytes a second bounds the hashing. `repair` mends what can be mended; `force` also gives up what the store
-    does not give, and takes links away where so much is broken that this looks like a store which is restored in part.
+    `rate` in bytes a second bounds the hashing, `at_once` how many objects are asked for side by side. `repair` mends what
+    can be mended; `force` also gives up what the store does not give, and takes links away where so much is broken that
+    this looks like a store which is restored in part.
     """
 
     scope: Scope
@@ -35,6 +38,7 @@ class Plan:
     rate: float | None = None
     repair: bool = False
     force: bool = False
+    at_once: int = 24
 
 
 async def verify(
@@ -66,6 +70,7 @@ async def verify(
             progress,
             plan.repair,
             plan.force,
+            plan.at_once,
         )
         await _look(run, plan, account, hashing)
     account.checked["bytes"] = hashing.read
@@ -76,7 +81,9 @@ async def verify(
 async def _look(run: Run, plan: Plan, account: Account, hashing: Hashing) -> None:
     foreign = await take_stock(run.bucket.driver, run.inventory, plan.scope, run.progress, sizes=True)
     quarantined = await run.blobs.quarantine.uuids()
-    await run.inventory.choose(lambda uuid: plan.sample.has(uuid) or uuid in quarantined)
+    last = await accounts.last_whole(run.bucket)
+    doubted = accounts.doubted(last.document if last else None)
+    await run.inventory.choose(lambda uuid: plan.sample.has(uuid) or uuid in quarantined or keys.data(uuid) in doubted)
     copies, derived = VerifiedCopies(run, hashing), VerifiedDerived(run)
     checked = account.checked
     checked["copies"] = await copies.check()

@@ -72,16 +72,16 @@ class Garbage:
             survey = Survey(self._bucket, self._named, self._thread, report.began, order.watch)
             await _Cycle(self._bucket, survey, order, report).run()
         except CollectionOff as exc:
-            report.end("stopped", exc.message)
+            report.stop("off", exc.message)
         except Unreadable as exc:
             report.unreadable.append(f"{exc.name}@{exc.digest}")
-            report.end("stopped", exc.message)
+            report.stop("unreadable", exc.message)
         except RegistryError as exc:
-            report.end("stopped", exc.message)
+            report.stop("refused", exc.message)
         except StorageError as exc:
-            report.end("failed", f"the store failed: {exc}")
+            report.fail(f"the store failed: {exc}")
         except (sqlite3.Error, OSError) as exc:
-            report.end("failed", f"the folder for temporary files failed: {exc}")
+            report.fail(f"the folder for temporary files failed: {exc}")
         report.seconds = round(time.monotonic() - began, 3)
         if not order.dry_run:
             await reports.keep(self._bucket, report)
@@ -112,11 +112,11 @@ class _Cycle:
             await Unlisted(self._bucket, survey).learn()
             if survey.unreadable:
                 self._report.unreadable = [f"{one.name}@{one.digest}" for one in survey.unreadable]
-                self._report.end("stopped", survey.unreadable[0].message)
+                self._report.stop("unreadable", survey.unreadable[0].message)
             elif self._is_too_much(wanted):
                 most = f"{self._order.max_share:.0%} of {size_text(self._report.bytes)}"
                 reason = f"{size_text(wanted)} would go, more than {most}: nothing is deleted unless that is allowed"
-                self._report.end("stopped", reason)
+                self._report.stop("max_share", reason)
             else:
                 await self._delete()
                 await self._note_suspects()

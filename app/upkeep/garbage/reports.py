@@ -1,23 +1,21 @@
 """Reports of collections: what went, why, and how much; the last ones are kept in the bucket, as JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-from app.registry import keys
 from app.registry.bucket import Bucket
-from app.registry.listing import every
-from storage import NotFound
+from app.upkeep import kept
 
 KIND: Final = "gc"
 """Where they lie, among the reports."""
 ITEMS: Final = 1000
 """Things that one report names; of the rest it holds the sums."""
-_KEPT: Final = 20
 
 State = Literal["done", "stopped", "failed"]
 """Stopped: nothing more was deleted, because that was not safe or wise. Failed: the store did."""
+Cause = Literal["", "off", "unreadable", "max_share", "refused"]
+"""What stopped it, in a word."""
 
 WHY: Final[Mapping[str, str]] = {
     "copies": "no manifest of a repository that links it needs it",
@@ -49,6 +47,7 @@ class Report:
     dry_run: bool
     state: State = "done"
     reason: str = ""
+    cause: Cause = ""
     seconds: float = 0.0
     objects: int = 0
     """Keys that were listed."""
@@ -82,9 +81,13 @@ class Report:
         """Notes a copy that stayed."""
         self.kept[why] = self.kept.get(why, 0) + 1
 
-    def end(self, state: State, reason: str) -> None:
-        """Notes that it did not come to its end."""
-        self.state, self.reason = state, reason
+    def stop(self, cause: Cause, reason: str) -> None:
+        """Notes that going on was not safe or wise."""
+        self.state, self.cause, self.reason = "stopped", cause, reason
+
+    def fail(self, reason: str) -> None:
+        """Notes that it could not go on."""
+        self.state, self.reason = "failed", reason
 
     @property
     def freed(self) -> int:
@@ -98,26 +101,15 @@ class Report:
 
 async def keep(bucket: Bucket, report: Report) -> str:
     """Writes a report and drops old ones; returns its key. Raises StorageError."""
-    key = keys.report(KIND, report.began)
-    await bucket.driver.put(key, json.dumps(report.document()).encode())
-    known = [entry.key async for entry in every(bucket.driver, keys.reports(KIND))]
-    await bucket.driver.delete_many(known[:-_KEPT])
-    return key
+    return await kept.keep(bucket, KIND, report.began, report.document())
 
 
 async def last(bucket: Bucket) -> dict[str, Any] | None:
     """The latest report; None where there is none. Raises StorageError."""
-    for key in reversed([entry.key async for entry in every(bucket.driver, keys.reports(KIND))]):
-        try:
-            found = json.loads((await bucket.driver.get(key)).data)
-        except (NotFound, ValueError):
-            continue
-        if isinstance(found, dict):
-            return found
-    return None
+    found = await kept.latest(bucket, KIND)
+    return found.document if found else None
 
 
 async def last_time(bucket: Bucket) -> float | None:
     """When the latest report was written, by the store's clock; None where there is none. Raises StorageError."""
-    times = [entry.modified async for entry in every(bucket.driver, keys.reports(KIND))]
-    return max(times, default=None)
+    return await kept.last_time(bucket, KIND)
