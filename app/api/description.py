@@ -1,16 +1,17 @@
-"""The description of the API (OpenAPI): FastAPI's own of the site, and every `/v2` endpoint of the specification.
+"""The description of the API (OpenAPI): FastAPI's own of the site, every `/v2` endpoint, and what admins do.
 
 Paths, methods and errors come from the code that serves them, what only people know from `operations`. An endpoint that
 is missing there makes `describe` fail, and with it a test.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from fastapi import FastAPI
 
-from app.api import catalog, uploads
+from app.api import admin_operations, catalog, uploads
+from app.api.admin_operations import ADMIN, REFUSALS, AdminEndpoint
 from app.api.operations import (
     ALWAYS,
     ERROR_HEADERS,
@@ -20,6 +21,7 @@ from app.api.operations import (
     PARAMETERS,
     TEXT,
     Operation,
+    Refusal,
     Schema,
     ref,
 )
@@ -42,7 +44,7 @@ PATHS: Final[Mapping[Kind, str]] = {
 
 
 class Site(FastAPI):
-    """A FastAPI application whose schema describes `/v2` as well, although its routes never see it."""
+    """A FastAPI application whose schema describes what its routes never see as well: `/v2` and `/api/v1`."""
 
     def openapi(self) -> Schema:
         """The OpenAPI document, made once."""
@@ -52,10 +54,12 @@ class Site(FastAPI):
 
 
 def describe(site: Schema) -> Schema:
-    """The OpenAPI document `site` with every `/v2` endpoint. Raises KeyError for one that nobody described."""
+    """The OpenAPI document `site` with every other endpoint. Raises KeyError for one of `/v2` that nobody described."""
     paths: Schema = {}
     for kind, method, handler in endpoints():
-        paths.setdefault(PATHS[kind], {})[method.lower()] = _operation(kind, method, handler)
+        paths.setdefault(PATHS[kind], {})[method.lower()] = _of_registry(kind, method, handler)
+    for (path, method), endpoint in ADMIN.items():
+        paths.setdefault(path, {})[method.lower()] = _of_admin(path, method, endpoint)
     components = site.get("components", {})
     components = {**components, "schemas": {**components.get("schemas", {}), **_schemas()}}
     components["securitySchemes"] = {"basic": {"type": "http", "scheme": "basic"}}
@@ -78,20 +82,61 @@ def endpoints() -> Iterator[tuple[Kind, str, Callable[..., Any]]]:
             yield kind, "HEAD", methods["GET"]
 
 
-def _operation(kind: Kind, method: str, handler: Callable[..., Any]) -> Schema:
+def _of_registry(kind: Kind, method: str, handler: Callable[..., Any]) -> Schema:
     known = OPERATIONS[kind, "GET" if method == "HEAD" and (kind, method) not in OPERATIONS else method]
     in_path = [part[1:-1] for part in PATHS[kind].split("/") if part.startswith("{")]
-    described: Schema = {
+    possible: set[type[RegistryError] | Refusal] = {*known.errors, *ALWAYS}
+    if kind not in (Kind.BASE, Kind.CATALOG):
+        possible.add(errors.NameInvalid)
+    if method not in ("GET", "HEAD"):
+        possible.add(errors.Unsupported)
+    return {
         "tags": ["registry"],
         "operationId": f"{method.lower()}_{kind.name.lower()}",
-        "summary": (handler.__doc__ or "").partition("\n")[0],
         "parameters": [_parameter(name) for name in (*in_path, *known.parameters.split())],
-        "responses": {**_successes(known, method), **_failures(kind, method, known)},
+        **_operation(method, handler, known),
+        **_right(known.right or _action(kind, method)),
+        "responses": {**_successes(known, method), **_failures(possible, method, known, kind)},
+    }
+
+
+def _of_admin(path: str, method: str, endpoint: AdminEndpoint) -> Schema:
+    known = endpoint.known
+    possible: set[type[RegistryError] | Refusal] = {*known.errors, *known.refusals, *ALWAYS}
+    if method != "GET":
+        possible.add(errors.Unsupported)
+    return {
+        "tags": ["archives"],
+        "operationId": f"{method.lower()}_{path.rpartition('/')[2]}",
+        "parameters": [
+            {"name": name, "in": "query", "description": one.text, "schema": one.schema, "required": one.required}
+            for name, one in known.query.items()
+        ],
+        **_operation(method, endpoint.handle, known),
+        **_right(known.right),
+        "responses": {**_successes(known, method), **_failures(possible, method, known)},
+    }
+
+
+def _operation(method: str, handler: Callable[..., Any], known: Operation) -> Schema:
+    """What is said of every endpoint alike."""
+    described: Schema = {
+        "summary": (handler.__doc__ or "").partition("\n")[0],
         "security": [{"basic": []}, {}],
     }
     if known.body:
-        described["requestBody"] = {"content": _content(known.body), "required": kind is Kind.MANIFEST}
+        described["requestBody"] = {"content": _content(known.body), "required": known.body_required}
     return described
+
+
+def _action(kind: Kind, method: str) -> str:
+    """What the caller needs for an endpoint of `ENDPOINTS`; nothing for the others."""
+    endpoint = ENDPOINTS.get(kind, {}).get(method) or ENDPOINTS.get(kind, {}).get("GET")
+    return f"`{endpoint.action}` on the repository" if endpoint else ""
+
+
+def _right(text: str) -> Schema:
+    return {"description": f"Takes the action {text}."} if text else {}
 
 
 def _parameter(name: str) -> Schema:
@@ -113,13 +158,10 @@ def _successes(known: Operation, method: str) -> Schema:
     }
 
 
-def _failures(kind: Kind, method: str, known: Operation) -> Schema:
+def _failures(
+    possible: Iterable[type[RegistryError] | Refusal], method: str, known: Operation, kind: Kind | None = None
+) -> Schema:
     """One entry a status, with every code that comes with it."""
-    possible: set[type[RegistryError]] = {*known.errors, *ALWAYS}
-    if kind not in (Kind.BASE, Kind.CATALOG):
-        possible.add(errors.NameInvalid)
-    if method not in ("GET", "HEAD"):
-        possible.add(errors.Unsupported)
     found: Schema = {}
     for error in sorted(possible, key=lambda error: (error.status, error.code, error.text)):
         answer = found.setdefault(str(error.status), {"description": "", "headers": {}})
@@ -128,7 +170,7 @@ def _failures(kind: Kind, method: str, known: Operation) -> Schema:
             ERROR_HEADERS.get((kind, error.status), ERROR_HEADERS.get((None, error.status), ""))
         )
         if method != "HEAD":
-            answer["content"] = {JSON: {"schema": ref("Errors")}}
+            answer["content"] = {JSON: {"schema": known.failures.get(error.status, ref("Errors"))}}
     return found
 
 
@@ -154,11 +196,13 @@ def _schemas() -> Schema:
         "Manifest": {"type": "object", "description": "A manifest, index or artifact; kept byte for byte."},
         "Repositories": {"type": "object", "required": ["repositories"], "properties": {"repositories": names}},
         "Tags": tags,
+        **admin_operations.schemas(),
     }
 
 
 def _codes() -> list[str]:
-    return sorted({RegistryError.code, *(error.code for error in RegistryError.__subclasses__())})
+    specified = {error.code for error in RegistryError.__subclasses__()}
+    return sorted({RegistryError.code, *specified, *(refusal.code for refusal in REFUSALS)})
 
 
 def _version() -> str:

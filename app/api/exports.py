@@ -59,7 +59,7 @@ class Exports:
         await self._send(exchange, grants, None)
 
     async def post(self, exchange: Exchange, grants: Grants) -> None:
-        """As `get`, without the blobs in the inventory that is the body."""
+        """200 with the archive, without the blobs of the inventory that is the body; 404 as for GET."""
         inventory = _bounded(exchange)
         try:
             await self._send(exchange, grants, inventory)

@@ -1,4 +1,4 @@
-"""What people know of each `/v2` endpoint, beside its path and its handler: parameters, answers, errors, bodies."""
+"""What people know of an endpoint beside its path and its handler, and all that they know of those below `/v2`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,13 +33,40 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of the query that has its meaning at one endpoint alone."""
+
+    text: str
+    schema: Schema
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error that is none of the specification's, as the classes of `oci.errors` say theirs."""
+
+    code: str
+    status: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
-    """What people know of an endpoint beside its path, its method and its handler's docstring."""
+    """What people know of an endpoint beside its path, its method and its handler's docstring.
+
+    `parameters` are keys of PARAMETERS, `query` has those of this endpoint alone; `failures` are schemas of bodies that say
+    more than errors, by status; `right` is the action that the caller needs, where no code says it.
+    """
 
     answers: Mapping[int, Answer]
     parameters: str = ""
     errors: tuple[type[RegistryError], ...] = ()
     body: Mapping[str, Schema] = field(default_factory=dict)
+    body_required: bool = False
+    query: Mapping[str, Parameter] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+    failures: Mapping[int, Schema] = field(default_factory=dict)
+    right: str = ""
 
 
 def ref(name: str) -> Schema:
@@ -47,7 +74,8 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-_BINARY: Final[Mapping[str, Schema]] = {_BYTES: {"type": "string", "format": "binary"}}
+BINARY: Final[Schema] = {"type": "string", "format": "binary"}
+_BINARY: Final[Mapping[str, Schema]] = {_BYTES: BINARY}
 _MANIFEST: Final[Mapping[str, Schema]] = {media_type: ref("Manifest") for media_type in _MANIFEST_TYPES}
 _STANDING: Final = "Location Range Docker-Upload-UUID"
 _WITH_BODY: Final = (errors.TooSlow, errors.EncodingUnsupported, errors.StoreFull)
@@ -64,6 +92,7 @@ OPERATIONS: Final[Mapping[tuple[Kind, str], Operation]] = {
         {200: Answer("A page of names.", "Link", {JSON: ref("Repositories")})},
         "n last",
         (errors.PaginationInvalid, errors.NameInvalid),
+        right="`catalog`; repositories that the caller may not pull are left out",
     ),
     (Kind.BLOB, "HEAD"): Operation(
         {200: Answer("The blob is here.", f"Content-Length {_SEEN} Accept-Ranges")}, errors=_BLOB
@@ -102,6 +131,7 @@ OPERATIONS: Final[Mapping[tuple[Kind, str], Operation]] = {
             *_WITH_BODY,
         ),
         _MANIFEST,
+        body_required=True,
     ),
     (Kind.MANIFEST, "DELETE"): Operation({202: Answer("Deleted.")}, errors=_REFERENCE),
     (Kind.UPLOADS, "POST"): Operation(
@@ -112,6 +142,7 @@ OPERATIONS: Final[Mapping[tuple[Kind, str], Operation]] = {
         "mount from digest-query digest-algorithm",
         (errors.DigestInvalid, *_WITH_BODY),
         _BINARY,
+        right="`push` on the repository, and to mount, `pull` on the other one",
     ),
     (Kind.UPLOAD, "GET"): Operation(
         {204: Answer("Where it stands.", _STANDING)}, "_state", (errors.BlobUploadUnknown,)
@@ -172,6 +203,7 @@ PARAMETERS: Final[Mapping[str, tuple[str, str, Schema]]] = {
 HEADERS: Final[Mapping[str, str]] = {
     "Accept-Ranges": "`bytes`.",
     "Allow": "The methods of this path.",
+    "Content-Disposition": "A name for the file.",
     "Content-Length": "Size in bytes.",
     "Content-Range": "First and last byte, and the whole size.",
     "Content-Type": "The media type with which it was pushed.",

@@ -7,11 +7,16 @@ from typing import Any
 import pytest
 
 from app.api import operations
+from app.api.admin_operations import ADMIN, REFUSALS
 from app.api.description import PATHS, Site, describe, endpoints
 from app.api.operations import OPERATIONS, PARAMETERS
 from app.api.paths import Kind, parse_path
 from app.api.v2 import ENDPOINTS
 from app.oci.errors import RegistryError
+from app.settings import Settings
+from app.transfer.errors import ArchiveRefused
+from app.transfer.exports.exporting import ExportRefused
+from tests.services.app import running
 
 EXAMPLES = {
     "name": "team/deep/app",
@@ -28,12 +33,14 @@ def document() -> dict[str, Any]:
     return read
 
 
-def operations_of(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+def operations_of(
+    document: dict[str, Any], below: tuple[str, ...] = ("/v2", "/api/v1")
+) -> dict[tuple[str, str], dict[str, Any]]:
     return {
         (path, method.upper()): operation
         for path, item in document["paths"].items()
         for method, operation in item.items()
-        if path.startswith("/v2") and method in METHODS
+        if path.startswith(below) and method in METHODS
     }
 
 
@@ -41,9 +48,34 @@ def test_every_endpoint_that_is_served_is_described_and_no_other(document: dict[
     served = {(PATHS[kind], method) for kind, methods in ENDPOINTS.items() for method in methods}
     served |= {(PATHS[Kind.UPLOADS], "POST"), (PATHS[Kind.BASE], "GET"), (PATHS[Kind.CATALOG], "GET")}
     served |= {(path, "HEAD") for path, method in served if method == "GET"}
-    assert set(operations_of(document)) == served
+    assert set(operations_of(document, ("/v2",))) == served
     assert set(OPERATIONS) <= {(kind, method) for kind, method, _ in endpoints()}
     assert set(PATHS) == set(Kind)
+
+
+async def test_every_endpoint_for_admins_that_is_served_is_described_and_no_other(document: dict[str, Any]) -> None:
+    async with running(Settings.model_validate({"storage": {"driver": "memory"}})) as service:
+        routes = service.app._first.admin._routes
+    served = {(path, method): handler for path, methods in routes.items() for method, handler in methods.items()}
+    described = operations_of(document, ("/api/v1",))
+    assert set(described) == set(served)
+    for key, operation in described.items():
+        assert served[key].__qualname__ == ADMIN[key].handle.__qualname__
+        assert operation["summary"] == (served[key].__doc__ or "").partition("\n")[0]
+
+
+def test_every_endpoint_but_the_first_says_what_action_it_takes(document: dict[str, Any]) -> None:
+    taken = {key: operation.get("description", "") for key, operation in operations_of(document).items()}
+    assert {path for (path, _), text in taken.items() if not text} == {"/v2/"}
+    assert taken["/v2/{name}/blobs/{digest}", "HEAD"] == "Takes the action `pull` on the repository."
+    assert taken["/v2/{name}/manifests/{reference}", "DELETE"] == "Takes the action `delete` on the repository."
+    assert taken["/v2/_catalog", "GET"].startswith("Takes the action `catalog`;")
+    assert all(text.startswith("Takes the action `admin`") for (path, _), text in taken.items() if "/api/" in path)
+
+
+def test_the_errors_of_archives_are_those_that_are_raised() -> None:
+    raised = {(error.code, error.status, error.text) for error in (ArchiveRefused, ExportRefused)}
+    assert {(refusal.code, refusal.status, refusal.text) for refusal in REFUSALS} == raised
 
 
 def test_an_endpoint_without_a_description_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +103,7 @@ def test_every_end_of_the_specification_is_there(document: dict[str, Any]) -> No
 def test_every_parameter_and_header_of_the_specification_is_used(document: dict[str, Any]) -> None:
     used = {
         (parameter["in"], parameter["name"])
-        for operation in operations_of(document).values()
+        for operation in operations_of(document, ("/v2",)).values()
         for parameter in operation["parameters"]
     }
     assert used == {(place, name.removesuffix("-query")) for name, (place, _, _) in PARAMETERS.items()}
@@ -89,16 +121,18 @@ def test_every_failure_has_the_form_of_the_specification_and_every_code_is_known
         document["components"]["schemas"]["Errors"]["properties"]["errors"]["items"]["properties"]["code"]["enum"]
     )
     assert codes == {RegistryError.code, *(error.code for error in RegistryError.__subclasses__())}
+    assert {"ARCHIVE_INVALID", "EXPORT_INVALID"} <= codes
     for (path, method), operation in operations_of(document).items():
         failures = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
         assert {"401", "403", "429", "500", "503"} <= set(failures), path
-        for answer in failures.values():
+        for status, answer in failures.items():
             assert set(re.findall(r"`([A-Z_]+)`", answer["description"])) <= codes
             if method == "HEAD":
                 assert "content" not in answer
             else:
                 schema = answer["content"]["application/json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/Errors"}
+                name = "NotImported" if (path, status) == ("/api/v1/import", "400") else "Errors"
+                assert schema == {"$ref": f"#/components/schemas/{name}"}
 
 
 def test_every_reference_leads_somewhere_and_every_operation_has_a_name_of_its_own(document: dict[str, Any]) -> None:

@@ -90,5 +90,13 @@ def test_the_server_serves_the_description_of_the_whole_api() -> None:
 
     with TestClient(create_site(Readiness(ready), Metrics())) as client:
         paths = client.get("/openapi.json").json()["paths"]
-    assert {"/v2/", "/v2/{name}/blobs/{digest}", "/livez", "/readyz", "/metrics"} <= set(paths)
+    assert {
+        "/v2/",
+        "/v2/{name}/blobs/{digest}",
+        "/api/v1/import",
+        "/api/v1/export",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    } <= set(paths)
     assert "/docs" not in paths

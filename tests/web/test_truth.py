@@ -3,14 +3,17 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from app.api.admin_operations import schemas
 from app.api.description import PATHS, Site
 from app.api.paths import Kind, parse_path
 from app.oci.manifests import OCI_INDEX, OCI_MANIFEST
-from tests.services.registry import Answer, RegistryServer, filesystem_store
+from tests.services.registry import Answer, Credentials, RegistryServer, filesystem_store
+from tests.transfer.archives import layout, picture, tar
 
 Ask = Callable[..., Answer]
 
@@ -19,6 +22,12 @@ _EVERYWHERE: Final = {
     "x-content-type-options", "x-request-id",
 }  # fmt: skip
 """Headers that any answer may have."""
+
+
+def written(path: str) -> str:
+    """How the description writes a path."""
+    parsed = parse_path(path)
+    return path if parsed is None else PATHS[parsed.kind]
 
 
 class Witness:
@@ -34,17 +43,19 @@ class Witness:
     ) -> Answer:
         sent = body if body or method in ("PUT", "POST", "PATCH") else None
         answer = self._server.request(method, path, headers=headers, body=sent)
-        parsed = parse_path(path.partition("?")[0])
-        assert parsed is not None
-        described = self._paths[PATHS[parsed.kind]][method.lower()]["responses"]
+        template = written(path.partition("?")[0])
+        described = self._paths[template][method.lower()]["responses"]
         assert str(answer.status) in described, f"{method} {path}: {answer.status} is not described"
         known = described[str(answer.status)]
         extra = set(answer.headers) - {name.lower() for name in known["headers"]} - _EVERYWHERE
         assert not extra, f"{method} {path}: {answer.status} has headers that are not described: {extra}"
+        if "content" in known:
+            media_type = answer.headers["content-type"].partition(";")[0]
+            assert media_type in known["content"], f"{method} {path}: {answer.status} is {media_type}"
         if answer.status >= 400 and method != "HEAD":
             for error in answer.json()["errors"]:
                 assert f"`{error['code']}`" in known["description"], f"{method} {path}: {error}"
-        self.seen.add((PATHS[parsed.kind], method, answer.status))
+        self.seen.add((template, method, answer.status))
         return answer
 
     def never_seen(self) -> set[tuple[str, str, int]]:
@@ -54,7 +65,7 @@ class Witness:
             for path, item in self._paths.items()
             for method, operation in item.items()
             for status in operation["responses"]
-            if path.startswith("/v2") and int(status) < 400
+            if path.startswith(("/v2", "/api/v1")) and int(status) < 400
         }
         return described - self.seen
 
@@ -62,7 +73,8 @@ class Witness:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
     folder = tmp_path_factory.mktemp("truth")
-    with RegistryServer(folder, filesystem_store(folder / "store")) as server:
+    settings = {"EDGE_REGISTRY_TRANSFER__MAX_BYTES": "1MiB"}
+    with RegistryServer(folder, filesystem_store(folder / "store"), settings=settings) as server:
         yield server
 
 
@@ -152,10 +164,55 @@ def lists(ask: Ask) -> None:
     assert ask("GET", "/v2/_catalog?n=-1").status == 400
 
 
+def archives(ask: Ask) -> None:
+    image, other = picture(b"layer"), picture(b"missing")
+    archive = tar(layout((image, "team/app:v1")))
+    options = "prefix=site&keep_host=true&platform=linux/amd64&dry_run=true"
+    for query in ("", "?name=team/app:v2", f"?{options}"):
+        told = ask("POST", f"/api/v1/import{query}", body=archive)
+        assert told.status == 200
+        assert set(told.json()) == set(schemas()["Imported"]["properties"])
+        (one,) = told.json()["images"]
+        assert set(one) == set(schemas()["Imported"]["properties"]["images"]["items"]["properties"])
+    partly = tar([file for file in layout((image, "a:1"), (other, "b:1")) if file[1] != b"missing"])
+    assert set(ask("POST", "/api/v1/import", body=partly).json()) == {"errors", "images"}
+    assert ask("POST", "/api/v1/import", body=b"no archive").status == 400
+    assert ask("POST", "/api/v1/import?dry_run=maybe", body=archive).status == 400
+    assert ask("POST", "/api/v1/import", body=bytes(2 << 20)).status == 413
+    assert ask("POST", "/api/v1/import", headers={"Content-Encoding": "gzip"}, body=archive).status == 415
+    elsewhere = {"Origin": "https://evil.example"}
+    inventory = ask("GET", "/api/v1/inventory").body
+    assert digest_of(b"layer").encode() in inventory
+    export = "/api/v1/export?image=team/app:v1"
+    assert ask("POST", export, body=b"no inventory").status == 400
+    assert ask("POST", export, headers={"Content-Encoding": "gzip"}, body=inventory).status == 415
+    for method, body in (("GET", b""), ("POST", inventory)):
+        assert ask(method, f"{export}&format=oci&platform=all&referrers=1&host=here", body=body).status == 200
+        assert ask(method, "/api/v1/export", body=body).json()["errors"][0]["code"] == "NAME_INVALID"
+        assert ask(method, f"{export}&format=zip", body=body).json()["errors"][0]["code"] == "EXPORT_INVALID"
+        assert ask(method, f"{export}&referrers=maybe", body=body).status == 400
+        assert ask(method, "/api/v1/export?image=team/none", body=body).status == 404
+        assert ask(method, export, headers=elsewhere, body=body).status == 403
+    assert ask("GET", "/api/v1/inventory", headers=elsewhere).status == 403
+
+
 def test_every_answer_is_described_and_every_described_success_is_answered(registry: RegistryServer) -> None:
     witness = Witness(registry)
     blobs(witness)
     manifests(witness)
     lists(witness)
+    archives(witness)
     # A redirect takes a store that clients can reach: tests of S3 see it.
     assert witness.never_seen() == {(PATHS[Kind.BLOB], "GET", 307)}
+
+
+def test_what_those_are_answered_who_may_not_is_described(tmp_path: Path) -> None:
+    settings = {"EDGE_REGISTRY_REGISTRY__READ_ONLY": "true"}
+    users = Credentials("alice", "secret")
+    everything = [("POST", "/api/v1/import"), ("GET", "/api/v1/export"), ("POST", "/api/v1/export")]
+    with RegistryServer(tmp_path, filesystem_store(tmp_path / "store"), users=users, settings=settings) as server:
+        witness = Witness(server)
+        assert witness("POST", "/api/v1/import", body=b"x").status == 405
+        server.credentials = None
+        for method, path in [*everything, ("GET", "/api/v1/inventory")]:
+            assert witness(method, path, body=b"x" if method == "POST" else b"").status == 401
