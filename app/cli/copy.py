@@ -13,6 +13,8 @@ from app.cli.reading import readable
 from app.errors import StartError
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from app.transfer.copying.selection import Selection
 
 _Sources = Annotated[
@@ -117,13 +119,11 @@ def copy(  # noqa: PLR0913  (options)
     if to is not None and as_name is not None:
         raise StartError("--to and --as are two ways to say one thing")
     _demand_whole(wanted, username, password_file, cert, key)
-    from pydantic import SecretStr
-
     from app.transfer.copying.dialling import Options
 
     dialling = Options(
         username=username,
-        password=SecretStr(_password(password_file)) if password_file is not None else None,
+        password=_password(password_file),
         logins=authfile,
         ca=ca,
         certificate=cert,
@@ -166,11 +166,15 @@ def _demand_whole(
         raise StartError("--username is for sources on one host: log in with docker or skopeo, and leave it out")
 
 
-def _password(file: str) -> str:
+def _password(file: str | None) -> "SecretStr | None":
     """The password in a file, or on the first line of standard input. Raises StartError."""
+    if file is None:
+        return None
+    from pydantic import SecretStr
+
     with readable("the password"):
         text = sys.stdin.readline() if file == "-" else Path(file).read_text(encoding="utf-8")
     password = text.rstrip("\r\n")
     if not password:
         raise StartError("the password is empty")
-    return password
+    return SecretStr(password)
