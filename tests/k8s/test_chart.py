@@ -22,6 +22,7 @@ from app.proxy.credentials.google import open_google
 from app.proxy.settings import CredentialsSettings, ProxySettings, UpstreamSettings
 from app.settings import ListenerSettings, Settings
 from app.telemetry.metrics import Metrics
+from app.telemetry.upkeep import UpkeepMetrics
 from app.telemetry.upstreams import UpstreamMetrics
 from tests.k8s.rendering import CHART, SCENARIOS, Chart, Rendered, need_helm
 from tests.services.clients import CHECKOUT
@@ -523,12 +524,13 @@ def test_alerts_ask_for_metrics_that_there_are(chart: Chart) -> None:
     rendered = chart.render(EVERYTHING)
     (group,) = rendered.one("PrometheusRule")["spec"]["groups"]
     metrics = Metrics()
+    UpkeepMetrics(metrics.collector)
     UpstreamMetrics(metrics.collector)
     known = set()
     for family in metrics.collector.collect():
         known |= {family.name, f"{family.name}_total", f"{family.name}_bucket"}
     asked = {name for rule in group["rules"] for name in re.findall(r"\b(?:edge_)?registry_\w+", rule["expr"])}
-    assert len(asked) >= 7
+    assert len(asked) >= 9
     assert asked <= known
     assert all('namespace="there",service="edge-registry"' in rule["expr"] for rule in group["rules"])
     assert {rule["labels"]["severity"] for rule in group["rules"]} == {"critical", "warning", "info"}
