@@ -37,6 +37,10 @@ class Database:
         """Gives the disk its space back."""
         self._connection.close()
 
+    def interrupt(self) -> None:
+        """Ends the statement that runs, if any, by sqlite3.OperationalError; called from any thread."""
+        self._connection.interrupt()
+
     def script(self, statements: str) -> None:
         """Runs several statements."""
         self._connection.executescript(statements)
@@ -122,7 +126,9 @@ class Scratch:
             self._database.close()
 
     async def _end(self) -> None:
-        """Closes after whatever still runs in the thread, also where we are cancelled meanwhile."""
+        """Closes after what still runs in the thread, which is cut short; also where we are cancelled meanwhile."""
+        if self._database is not None:
+            self._database.interrupt()
         closing = asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         if self._own is not None:
             self._own.shutdown(wait=False)

@@ -83,6 +83,24 @@ async def test_who_is_cancelled_while_a_statement_runs_closes_after_it(folder: P
     assert opened(folder) == 0
 
 
+async def test_who_is_cancelled_does_not_wait_for_a_long_statement(folder: Path) -> None:
+    endless = "WITH RECURSIVE n(x) AS (SELECT began() UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+    began, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    async def use() -> None:
+        async with Scratch(TABLES) as scratch:
+            connection = scratch.database._connection
+            connection.create_function("began", 0, lambda: loop.call_soon_threadsafe(began.set) and 1)
+            await scratch.rows(endless)
+
+    using = asyncio.create_task(use())
+    await began.wait()
+    using.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(using, 20)
+    assert opened(folder) == 0
+
+
 async def test_tables_that_cannot_be_made_leave_nothing(folder: Path) -> None:
     with pytest.raises(sqlite3.Error):
         await Scratch("CREATE TABLE word (").__aenter__()
