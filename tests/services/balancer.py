@@ -8,6 +8,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from tests.services.listening import listening
+
 SKIPPED = ("User-Agent", "Accept", "Content-Type", "Accept-Encoding")
 
 
@@ -26,15 +28,8 @@ class Balancer:
         """Listens on a free port of loopback while entered."""
         async with aiohttp.ClientSession(auto_decompress=False) as session:
             self._session = session
-            runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
-            await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            try:
+            async with listening(self._handle) as self.url:
                 yield self
-            finally:
-                await runner.cleanup()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         assert self._session is not None

@@ -9,6 +9,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from tests.services.listening import listening
+
 BUSY: Final = "busy"
 """503 SlowDown; nothing was applied."""
 LOST: Final = "lost"
@@ -58,15 +60,8 @@ class FaultProxy:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=5)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
             self._session = session
-            runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
-            await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            self.endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            try:
+            async with listening(self._handle) as self.endpoint:
                 yield self
-            finally:
-                await runner.cleanup()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         line = f"{request.method} {request.path_qs}"

@@ -48,10 +48,10 @@ class MinioServer:
         return self.endpoint.removeprefix("http://")
 
     def start(self) -> None:
-        """Starts the server and waits until it is live. Raises RuntimeError with the end of its log."""
+        """Starts the server and waits until it serves requests. Raises RuntimeError with the end of its log."""
         for _ in range(3):  # another process may take the port between its choice and its use
             self._launch()
-            if self._live():
+            if self._serves():
                 return
             self.stop()
         raise RuntimeError(f"MinIO does not start: {self._log().read_text(errors='replace')[-2000:]}")
@@ -77,13 +77,14 @@ class MinioServer:
         with self._log().open("wb") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
-    def _live(self) -> bool:
+    def _serves(self) -> bool:
         assert self._process is not None
         return await_answer(self._process, self._answers, START_SECONDS)
 
     def _answers(self) -> bool:
+        # It is live before it can do anything, and then refuses for a minute: its 503 says to come back after 60 s.
         try:
-            with urllib.request.urlopen(f"{self.endpoint}/minio/health/live", timeout=5):
+            with urllib.request.urlopen(f"{self.endpoint}/minio/health/cluster", timeout=5):
                 return True
         except urllib.error.HTTPError as answer:
             answer.close()
