@@ -182,7 +182,7 @@ async def test_people_get_most_of_the_bandwidth_while_it_runs(
 
     What counts is who got bytes between the first and the last that went to people, however long that took.
     """
-    size, rate = 1_000_000, 1_000_000
+    size, rate = 2_000_000, 2_000_000
     background = upstream.pusher.image("narrow/app", "1", [size])
     wanted = noise(size, "wanted")
     digest = upstream.pusher.blob("narrow/other", wanted)
