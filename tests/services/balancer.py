@@ -8,7 +8,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from tests.services.listening import listening
+from tests.services.listening import listening, pass_on
 
 SKIPPED = ("User-Agent", "Accept", "Content-Type", "Accept-Encoding")
 
@@ -45,12 +45,4 @@ class Balancer:
             skip_auto_headers=SKIPPED,
             allow_redirects=False,
         ) as answer:
-            passed = answer.headers.copy()
-            passed.popall("Transfer-Encoding", None)
-            response = web.StreamResponse(status=answer.status, headers=passed)
-            await response.prepare(request)
-            if request.method != "HEAD":
-                async for chunk in answer.content.iter_any():
-                    await response.write(chunk)
-            await response.write_eof()
-        return response
+            return await pass_on(request, answer)

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from tests.services.listening import listening
+from tests.services.listening import listening, pass_on, passed_on
 
 BUSY: Final = "busy"
 """503 SlowDown; nothing was applied."""
@@ -92,31 +92,18 @@ class FaultProxy:
             allow_redirects=False,
         ) as answer:
             if fault is None:
-                return await self._stream(request, answer)
+                return await pass_on(request, answer)
             data = await answer.read()
         if fault == FROZEN_AFTER:
             await asyncio.Event().wait()
         if fault == CUT and data:
-            response = web.StreamResponse(status=answer.status, headers=_passed(answer))
+            response = web.StreamResponse(status=answer.status, headers=passed_on(answer))
             await response.prepare(request)
             await response.write(data[: len(data) // 2])
         return self._reset(request)
-
-    async def _stream(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=_passed(answer))
-        await response.prepare(request)
-        if request.method != "HEAD":
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-        await response.write_eof()
-        return response
 
     @staticmethod
     def _reset(request: web.BaseRequest) -> web.StreamResponse:
         if request.transport is not None:
             request.transport.abort()
         return web.Response(status=500)
-
-
-def _passed(answer: aiohttp.ClientResponse) -> dict[str, Any]:
-    return {name: value for name, value in answer.headers.items() if name not in ("Connection", "Transfer-Encoding")}

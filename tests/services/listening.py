@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import aiohttp
 from aiohttp import web
+from multidict import CIMultiDict
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -18,3 +20,22 @@ async def listening(handler: Handler) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+def passed_on(answer: aiohttp.ClientResponse) -> CIMultiDict[str]:
+    """The headers of another server's answer that are not its connection's."""
+    headers = answer.headers.copy()
+    for name in ("Connection", "Transfer-Encoding"):
+        headers.popall(name, None)
+    return headers
+
+
+async def pass_on(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    """Answers as another server did, with its bytes as they come."""
+    response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=passed_on(answer))
+    await response.prepare(request)
+    if request.method != "HEAD":
+        async for chunk in answer.content.iter_any():
+            await response.write(chunk)
+    await response.write_eof()
+    return response
