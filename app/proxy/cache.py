@@ -48,9 +48,7 @@ class Cache:
     """How upstreams call the page of so many tags after one: some know no `last`, but a token of their own."""
 
     def pulled(self, upstream: Upstream, name: Name, digest: Digest, manifest: Manifest, data: bytes) -> None:
-        """A manifest of this repository is read: remembers which blobs it names, and has them fetched, once."""
-        if self.learned.get((name, digest)):
-            return
+        """A manifest of this repository that was not learned yet is read: remembers its blobs, and has them fetched."""
         for blob in manifest.blobs:
             upstream.named.put((name, blob.digest), blob.size)
         if self.prefetch.pulled(upstream, name, manifest, data):

@@ -8,10 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from app.oci.digests import Digest, parse_digest
 from app.oci.errors import DigestInvalid, ManifestInvalid
-from app.oci.manifests import Manifest, parse_manifest
+from app.oci.manifests import Manifest
 from app.proxy.client import Reply
 from app.proxy.errors import Portal
 from app.proxy.upstreams import Upstream
+from app.registry.manifests import parsed
 
 BYTES: Final = 8 << 20
 """The largest list that is read."""
@@ -46,7 +47,7 @@ def next_page(reply: Reply) -> dict[str, str] | None:
     return {name: values[0] for name, values in parse_qs(urlsplit(found[1]).query).items()}
 
 
-def parsed_manifest(reply: Reply, *, certain: bool) -> tuple[Manifest, str | None]:
+async def parsed_manifest(reply: Reply, *, certain: bool) -> tuple[Manifest, str | None]:
     """Reads the manifest as the type that the answer says, or, where that is nonsense, as the one it says itself.
 
     JSON that says nothing of itself is taken for a manifest only where it is `certain` that a registry sent it.
@@ -59,7 +60,7 @@ def parsed_manifest(reply: Reply, *, certain: bool) -> tuple[Manifest, str | Non
     failures: list[ManifestInvalid] = []
     for content_type in choices:
         try:
-            return parse_manifest(reply.body, content_type), content_type
+            return await parsed(reply.body, content_type), content_type
         except ManifestInvalid as exc:
             failures.append(exc)
     raise failures[0]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from app.oci.digests import Digest, algorithm_of, digest_of
 from app.oci.errors import ManifestInvalid, ManifestUnknown, Unsupported
-from app.oci.manifests import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, parse_manifest
+from app.oci.manifests import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.proxy.cache import Cache
@@ -20,7 +20,7 @@ from app.proxy.whole import is_whole
 from app.registry import tags
 from app.registry.failures import translated
 from app.registry.keys import Entry
-from app.registry.manifests import Manifests, Published
+from app.registry.manifests import Manifests, Published, parsed
 from app.registry.notes import Notes
 from app.registry.stored import first_entry, read_manifest
 from storage import NotFound
@@ -69,7 +69,7 @@ class ProxiedManifests(Manifests):
         else:
             self._count(hit=True)
         await self._demand_whole(entry)
-        self._pulled(entry, data)
+        await self._pulled(entry, data)
         return entry, data
 
     async def stat_tag(self, tag: Tag) -> Entry:
@@ -86,7 +86,7 @@ class ProxiedManifests(Manifests):
             data = await read_manifest(self._bucket, self._name, entry)
         except NotFound as exc:
             raise ManifestUnknown(detail={"tag": tag}) from exc
-        self._pulled(entry, data)
+        await self._pulled(entry, data)
         return entry, data
 
     async def put(self, data: bytes, content_type: str | None, **_: Any) -> Published:
@@ -222,7 +222,7 @@ class ProxiedManifests(Manifests):
         if expected not in (None, actual):
             raise Portal(said)
         try:
-            manifest, content_type = parsed_manifest(reply, certain=expected is not None)
+            manifest, content_type = await parsed_manifest(reply, certain=expected is not None)
         except ManifestInvalid as exc:
             raise Portal(f"{said}: {exc.message}") from exc
         await super().put(reply.body, content_type, digest=actual, tagged=(), by=None, sparse=True)
@@ -233,12 +233,14 @@ class ProxiedManifests(Manifests):
             actual, "", manifest.media_type, len(reply.body)
         )
 
-    def _pulled(self, entry: Entry, data: bytes) -> None:
+    async def _pulled(self, entry: Entry, data: bytes) -> None:
         """A client has a manifest: note the use, and fetch what it will ask for next."""
         self._upstream.metrics.pushed(self._upstream.name, "manifest", entry.size)
         self._cache.pulls.note(self._name, entry.digest)
+        if self._cache.learned.get((self._name, entry.digest)):
+            return
         try:
-            manifest = parse_manifest(data, entry.media_type)
+            manifest = await parsed(data, entry.media_type)
         except ManifestInvalid:
             return
         self._cache.pulled(self._upstream, self._name, entry.digest, manifest, data)

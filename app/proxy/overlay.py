@@ -6,7 +6,6 @@ from functools import cached_property
 
 from app.oci.digests import Digest
 from app.oci.errors import BlobUnknown, ManifestBlobUnknown, ManifestUnknown, NameUnknown, RegistryError
-from app.oci.manifests import parse_manifest
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.proxy.repository import ProxiedRepository
@@ -14,7 +13,7 @@ from app.proxy.sealed import SealedRepository
 from app.registry.blobs import Blob, Blobs
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Entry
-from app.registry.manifests import Manifests, Published
+from app.registry.manifests import Manifests, Published, parsed
 from app.registry.referrers import Referrers, ReferrersOf
 from app.registry.registry import Repository
 from app.registry.tags import Tags
@@ -135,7 +134,7 @@ class OverlaidManifests(Manifests):
         try:
             return await super().put(data, content_type, digest=digest, tagged=tagged, by=by, sparse=sparse)
         except ManifestBlobUnknown:
-            manifest = parse_manifest(data, content_type)
+            manifest = await parsed(data, content_type)
             await side_by_side(self._take_blob, dict.fromkeys(blob.digest for blob in manifest.blobs))
             for child in manifest.children:
                 await self._take_child(child.digest, by)

@@ -1,11 +1,11 @@
 """Whether all of an image is here, for clients that cannot turn elsewhere once they have its manifest."""
 
 from app.oci.errors import ManifestInvalid
-from app.oci.manifests import parse_manifest
 from app.oci.names import Name
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.failures import translated
 from app.registry.keys import Entry
+from app.registry.manifests import parsed
 from app.registry.publishing import first_linked
 from app.registry.stored import first_entry, read_manifest
 from storage import NotFound
@@ -15,7 +15,7 @@ from storage import NotFound
 async def is_whole(bucket: Bucket, name: Name, entry: Entry) -> bool:
     """Whether every blob is here; of an index, whether one image is: which one the client wants is not known."""
     try:
-        manifest = parse_manifest(await read_manifest(bucket, name, entry), entry.media_type)
+        manifest = await parsed(await read_manifest(bucket, name, entry), entry.media_type)
     except (ManifestInvalid, NotFound):
         return False
     blobs = await side_by_side(lambda blob: first_linked(bucket, name, blob.digest), manifest.blobs)

@@ -118,19 +118,24 @@ class ByteCache:
 
 
 async def side_by_side(work: Callable[[T], Awaitable[R]], items: Iterable[T], *, most: int = _AT_ONCE) -> list[R]:
-    """Awaits `work` for every item, `most` at once, in order. The first failure cancels the rest."""
+    """Awaits `work` for every item, `most` at once, in order. The first failure cancels the rest.
+
+    A task for each of very many items would hold up the event loop, so there are `most`, which share them.
+    """
     everything = list(items)
     if len(everything) == 1:
         return [await work(everything[0])]
-    places = asyncio.Semaphore(most)
+    found: dict[int, R] = {}
+    rest = iter(enumerate(everything))
 
-    async def one(item: T) -> R:
-        async with places:
-            return await work(item)
+    async def some() -> None:
+        for place, item in rest:
+            found[place] = await work(item)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(item)) for item in everything]
+            for _ in range(min(most, len(everything))):
+                group.create_task(some())
     except BaseExceptionGroup as exc:
         raise exc.exceptions[0] from None
-    return [task.result() for task in tasks]
+    return [found[place] for place in range(len(everything))]

@@ -1,10 +1,9 @@
 """Manifests of one repository: publishing, reading, deleting."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, TypeVar
 
 from app.oci.digests import DEFAULT_ALGORITHM, Digest, algorithm_of, digest_of
@@ -21,12 +20,9 @@ from app.registry.stored import fetch_manifest, first_entry, read_manifest
 from storage import Fence, NotFound, StorageError
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 _INLINE: Final = 64 << 10
 """Bytes of a manifest that cost less to parse here (0.8 ms) than everybody else minds; 4 MiB would be 60 ms."""
-_BATCH: Final = 1000
-"""Descriptors that are looked up in one go: to begin with 20,000 at once would hold the event loop for 0.1 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +138,7 @@ class Manifests:
         fence = bucket.driver.fence()
         blobs = dict.fromkeys(blob.digest for blob in manifest.blobs)
         resolved, existing, childless = await asyncio.gather(
-            _in_batches(lambda digest: first_linked(bucket, name, digest), blobs),
+            side_by_side(lambda digest: first_linked(bucket, name, digest), blobs),
             first_entry(bucket, name, entry.digest),
             _nothing() if sparse else self._missing_children(manifest),
         )
@@ -174,7 +170,7 @@ class Manifests:
             return await first_linked(bucket, name, digest) is not None
 
         children = list(dict.fromkeys(child.digest for child in manifest.children))
-        there = await _in_batches(present, children)
+        there = await side_by_side(present, children)
         return [digest for digest, ok in zip(children, there, strict=True) if not ok]
 
     async def _replace(self, digest: Digest, fence: Fence, intents: AsyncExitStack) -> None:
@@ -222,14 +218,6 @@ async def parsed(data: bytes, media_type: str | None) -> Manifest:
 async def _apart(size: int, work: Callable[[], T]) -> T:
     """What comes of work on so many bytes, in a thread where they are many."""
     return work() if size <= _INLINE else await asyncio.to_thread(work)
-
-
-async def _in_batches(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
-    """As `side_by_side`, for very many items."""
-    rest, found = iter(items), list[R]()
-    while batch := list(islice(rest, _BATCH)):
-        found += await side_by_side(work, batch)
-    return found
 
 
 async def _nothing() -> list[Digest]:

@@ -71,7 +71,7 @@ class Source:
         reply = await self._patient(lambda: self._manifest(repository, digest))
         if digest_of(reply.body, algorithm_of(digest)) != digest:
             raise Portal(f"{self.host} answers with something that is not this manifest")
-        manifest, content_type = parsed_manifest(reply, certain=True)
+        manifest, content_type = await parsed_manifest(reply, certain=True)
         return Fetched(reply.body, content_type, manifest)
 
     async def referrers(self, repository: Name, subject: Digest) -> list[Digest]:
