@@ -13,6 +13,7 @@ from app.cli import options
 from app.cli.output import Failure
 from app.errors import StartError
 from app.oci.errors import RegistryError
+from app.upkeep.errors import NoScratch
 
 if TYPE_CHECKING:
     from app.proxy.proxy import Proxy
@@ -62,11 +63,13 @@ def on_store(config: Path | None, work: Callable[[Opened], Awaitable[T]], *, ups
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` in an event loop of its own. Raises Failure for what the registry refuses."""
+    """Runs `work` in an event loop of its own. Raises Failure for what the registry refuses, or this machine."""
     try:
         return asyncio.run(work)
     except RegistryError as error:
         raise Failure(error.message) from error
+    except NoScratch as error:
+        raise Failure(str(error)) from error
 
 
 def taking_in(command: Callable[..., None]) -> Callable[..., None]:

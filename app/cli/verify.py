@@ -84,7 +84,7 @@ def verify(
 async def _plan(
     opened: Opened, share: float, repository: str | None, rate: int | None, repair: bool, force: bool
 ) -> "Plan":
-    """What to do; the sample begins where the last run's ended. Raises StartError."""
+    """What to do; the sample begins where that of the last whole run ended. Raises StartError."""
     from app.upkeep.decay import accounts
     from app.upkeep.decay.sample import Sample
     from app.upkeep.decay.stocktaking import Scope
@@ -94,7 +94,8 @@ async def _plan(
         scope = Scope(repository)
     except ValueError as error:
         raise StartError(f"--repository: {error}") from None
-    start = accounts.sampled_until(await accounts.last(opened.bucket)) if share < 1 else 0.0
+    last = await accounts.last_whole(opened.bucket)
+    start = accounts.sampled_until(last.document if last else None) if share < 1 else 0.0
     return Plan(scope, Sample(share, start), rate, repair, force)
 
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from app.upkeep.errors import NoScratch
+
 T = TypeVar("T")
 
 PAGE: Final = 500
@@ -76,7 +78,7 @@ class Scratch:
         self._database: Database | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises OSError, sqlite3.Error."""
+        """Raises NoScratch, as everything does that uses the database."""
         try:
             await self.run(self._open)
         except BaseException:
@@ -96,8 +98,11 @@ class Scratch:
         return self._database
 
     async def run(self, work: Callable[..., T], *values: Any) -> T:
-        """Runs what blocks in the thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
+        """Runs what blocks in the thread. Raises NoScratch."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
+        except (sqlite3.Error, OSError) as exc:
+            raise NoScratch(f"the folder for temporary files ({tempfile.gettempdir()}) failed: {exc}") from exc
 
     async def insert(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """Runs one statement for each row, in one batch."""

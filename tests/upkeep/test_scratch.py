@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sqlite3
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.upkeep.errors import NoScratch
 from app.upkeep.scratch import PAGE, Scratch
 
 TABLES = "CREATE TABLE word (text TEXT);"
@@ -102,9 +102,19 @@ async def test_who_is_cancelled_does_not_wait_for_a_long_statement(folder: Path)
 
 
 async def test_tables_that_cannot_be_made_leave_nothing(folder: Path) -> None:
-    with pytest.raises(sqlite3.Error):
+    with pytest.raises(NoScratch):
         await Scratch("CREATE TABLE word (").__aenter__()
     assert (opened(folder), os.listdir(folder)) == (0, [])
+
+
+async def test_a_folder_that_is_full_or_gone_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Scratch(TABLES + "PRAGMA max_page_count = 20;") as scratch:
+        with pytest.raises(NoScratch, match=f"{folder}.* full"):
+            await scratch.insert("INSERT INTO word VALUES (?)", [("x" * 1000,)] * 1000)
+    assert (opened(folder), os.listdir(folder)) == (0, [])
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "gone"))
+    with pytest.raises(NoScratch, match=r"gone.* No such file"):
+        await Scratch(TABLES).__aenter__()
 
 
 async def test_a_thread_that_is_lent_is_there_afterwards(folder: Path) -> None:

@@ -29,13 +29,13 @@ CREATE TABLE missing (name TEXT, digest TEXT, kind TEXT, namer TEXT, PRIMARY KEY
 
 
 class Inventory:
-    """What was listed. Entered while it is used; everything raises sqlite3.Error where the disk is full."""
+    """What was listed. Entered while it is used; everything raises NoScratch where the disk is full."""
 
     def __init__(self) -> None:
         self._scratch = Scratch(_TABLES)
 
     async def __aenter__(self) -> Self:
-        """Raises OSError, sqlite3.Error."""
+        """Raises NoScratch."""
         await self._scratch.__aenter__()
         return self
 

@@ -1,7 +1,6 @@
 """One collection of garbage, online: survey, collect, sweep, report. Any replica, any time, several at once."""
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from app.registry.clock import store_now
 from app.registry.collection import Candidate, CollectionOff, Collector, Terms, why_off
 from app.registry.intents import Intents
 from app.registry.needs import Unreadable
+from app.upkeep.errors import NoScratch
 from app.upkeep.garbage import reports
 from app.upkeep.garbage.join import Sums
 from app.upkeep.garbage.named import NamedDigests
@@ -80,8 +80,8 @@ class Garbage:
             report.stop("refused", exc.message)
         except StorageError as exc:
             report.fail(f"the store failed: {exc}")
-        except (sqlite3.Error, OSError) as exc:
-            report.fail(f"the folder for temporary files failed: {exc}")
+        except NoScratch as exc:
+            report.fail(str(exc))
         report.seconds = round(time.monotonic() - began, 3)
         if not order.dry_run:
             await reports.keep(self._bucket, report)

@@ -45,7 +45,7 @@ class Survey:
         self._join: Join | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises OSError, sqlite3.Error, as everything does that asks its database."""
+        """Raises NoScratch, as everything does that asks its database."""
         await self._scratch.__aenter__()
         self._join = Join(self._scratch.database)
         return self
