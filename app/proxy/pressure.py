@@ -17,10 +17,8 @@ _MUCH: Final = 0.05
 """The part of a cache's limit whose coming is reason to look."""
 _AGAIN: Final = 1.0
 """Seconds after which a replica looks again that found another one looking."""
-
-
 _SOON: Final = 5.0
-"""Seconds after which a cache above its limit is looked at again whose blobs were on their way, or about to be needed."""
+"""Seconds after which a look is repeated that failed, or found blobs on their way, or about to be needed."""
 
 
 class Pressure:
@@ -66,12 +64,16 @@ class Pressure:
                     await self._evict(evictor)
         except (RegistryError, StorageError) as exc:
             self._note("eviction failed", {"error": str(exc)})
+            self._look_soon()
         return True
+
+    def _look_soon(self) -> None:
+        asyncio.get_running_loop().call_later(_SOON, self._much.set)
 
     async def _evict(self, evictor: Evictor) -> None:
         found = await evictor.run()
         if found.after > evictor.max_bytes and (found.kept["in flight"] or found.kept["needed"]):
-            asyncio.get_running_loop().call_later(_SOON, self._much.set)
+            self._look_soon()
         if found.manifests or found.links or found.offline:
             fields = {"upstream": found.upstream, "before": found.before, "after": found.after}
             self._note("evicted", fields | {"manifests": found.manifests, "offline": found.offline})
