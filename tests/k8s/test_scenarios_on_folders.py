@@ -29,11 +29,13 @@ def test_the_private_registry_tells_its_nodes_where_it_is_and_takes_that_back(
     hosts = cluster.node.etc / "hosts"
     cluster.await_that("the node knows the name", lambda: name in hosts.read_text(), 120)
 
-    # What `localhost` means is known on the node alone.
+    # The NodePort from another machine; what `localhost` means is known on the node alone.
+    scenario.push(hello, f"{cluster.address}:31113/from/outside:1")
     scenario.push(hello, "localhost:31113/hello:latest", cluster.node)
     scenario.make_pull_secret("localhost:31113", f"{name}:5000", f"{cluster.address}:31113")
     scenario.run_workload("localhost:31113/hello:latest")
     scenario.run_workload(f"{name}:5000/hello:latest", "by-name")
+    scenario.run_workload("localhost:31113/from/outside:1", "from-outside")
     scenario.run_refused("localhost:31113/hello:latest")
     assert scenario.ask(f"https://{service}:5000/v2/") == 401
     scenario.push(large, "localhost:31113/large:1", cluster.node)
@@ -92,7 +94,8 @@ def prepare_private(scenario: Scenario) -> None:
     make_folder(scenario.cluster.node, "edge-registry")
     scenario.make_namespace()
     scenario.make_users()
-    scenario.make_certificates("container-registry.local", "localhost", "127.0.0.1", "edge-registry.edge-registry.svc")
+    names = ("container-registry.local", "localhost", "127.0.0.1", "edge-registry.edge-registry.svc")
+    scenario.make_certificates(*names, scenario.cluster.address)
     scenario.make_namespace("edge-registry-nodes")
     kubectl, space = scenario.cluster.kubectl, "edge-registry-nodes"
     kubectl("label", "namespace", space, "pod-security.kubernetes.io/enforce=privileged")
