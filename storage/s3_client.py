@@ -59,6 +59,8 @@ _TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
 _TRANSIENT_CODES: Final = frozenset(
     {"RequestTimeout", "SlowDown", "InternalError", "OperationAborted", "IncompleteBody", "BadDigest"}
 )
+_REFUSALS: Final = (FenceExpired, ConditionFailed, AccessDenied, StoreFull)
+"""What is no answer to a write while an earlier attempt of it may have been carried out."""
 _FULL_CODES: Final = frozenset({"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"})
 
 
@@ -135,6 +137,7 @@ class S3Client:
         request = _Request(method, key, query or {}, headers or {}, body, length, fence)
         deadline = time.monotonic() + within
         failure: StorageError = Unavailable("the store gave no answer")
+        reads = method in ("GET", "HEAD")
         settled = True  # every attempt so far had a definite answer, or never reached the store
         for attempt in range(_ATTEMPTS):
             try:
@@ -151,16 +154,17 @@ class S3Client:
                 failure, settled = Unavailable(f"no answer from the store: {type(exc).__name__}"), False
             except StorageError as exc:  # from the body
                 failure = exc
-            denied_once = isinstance(failure, _Denied) and method in ("PUT", "POST") and attempt + 1 < _DENIED
-            if not isinstance(failure, Unavailable) and not denied_once:
-                if not settled and isinstance(failure, FenceExpired | ConditionFailed | AccessDenied | StoreFull):
+            denied = isinstance(failure, _Denied) and method in ("PUT", "POST") and attempt + 1 < _DENIED
+            if not isinstance(failure, Unavailable) and not denied:
+                if not (settled or reads) and isinstance(failure, _REFUSALS):
                     raise OutcomeUnknown(str(failure)) from failure
                 raise failure
             pause = random.uniform(0, min(1.0, 0.05 * 2**attempt))  # noqa: S311  (jitter)
-            if time.monotonic() + pause >= deadline or not self._retries.spend():
+            # A policy that denies for good must not take the retries from everybody else.
+            if time.monotonic() + pause >= deadline or not (denied or self._retries.spend()):
                 break
             await asyncio.sleep(pause)
-        raise failure if settled or method in ("GET", "HEAD") else OutcomeUnknown(str(failure))
+        raise failure if settled or reads else OutcomeUnknown(str(failure))
 
     @asynccontextmanager
     async def stream(self, key: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -173,6 +173,23 @@ async def test_a_denied_read_and_a_wrong_signature_are_not_repeated(driver: S3Dr
     assert (front.count("GET", "/key"), front.count("PUT", "/key")) == (1, 1)
 
 
+async def test_a_read_that_is_denied_after_an_outage_is_denied(driver: S3Driver, front: Front) -> None:
+    front.fail("GET", "/key", SLOW_DOWN, DENIED)
+    with pytest.raises(AccessDenied):
+        await driver.get("key")
+
+
+async def test_denied_writes_leave_everybody_else_the_retries(driver: S3Driver, front: Front) -> None:
+    driver._client._retries._limit = driver._client._retries._left = 5.0
+    front.fail("PUT", "/key", *[DENIED] * 60)
+    for _ in range(20):
+        with pytest.raises(AccessDenied):
+            await driver.put("key", b"1")
+    front.fail("GET", "/other", *[SLOW_DOWN] * 4)
+    with pytest.raises(NotFound):
+        await driver.get("other")
+
+
 async def test_a_denial_after_an_answer_was_lost_leaves_the_write_unknown(driver: S3Driver, front: Front) -> None:
     front.fail("PUT", "/key", loses_the_answer, *[DENIED] * 2)
     with pytest.raises(OutcomeUnknown):
