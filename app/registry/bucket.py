@@ -138,4 +138,6 @@ async def side_by_side(work: Callable[[T], Awaitable[R]], items: Iterable[T], *,
                 group.create_task(some())
     except BaseExceptionGroup as exc:
         raise exc.exceptions[0] from None
+    if len(found) < len(everything):  # a group ends quietly when what it waits for was cancelled by somebody else
+        raise asyncio.CancelledError
     return [found[place] for place in range(len(everything))]

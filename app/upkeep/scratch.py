@@ -102,7 +102,7 @@ class Scratch:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
         except (sqlite3.Error, OSError) as exc:
-            raise NoScratch(f"the folder for temporary files ({tempfile.gettempdir()}) failed: {exc}") from exc
+            raise NoScratch(f"the folder for temporary files failed: {exc}") from exc
 
     async def insert(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """Runs one statement for each row, in one batch."""

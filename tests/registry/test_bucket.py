@@ -136,3 +136,14 @@ async def test_side_by_side_raises_the_first_failure_and_cancels_the_rest() -> N
     with pytest.raises(LookupError, match="three"):
         await side_by_side(work, range(8))
     assert cancelled == 7
+
+
+async def test_side_by_side_is_cancelled_where_what_it_waits_for_was() -> None:
+    async def work(number: int) -> int:
+        if number == 3:
+            raise asyncio.CancelledError  # a transfer that everybody waits for ends with the server
+        await asyncio.sleep(0)
+        return number
+
+    with pytest.raises(asyncio.CancelledError):
+        await side_by_side(work, range(8))

@@ -109,11 +109,18 @@ async def test_tables_that_cannot_be_made_leave_nothing(folder: Path) -> None:
 
 async def test_a_folder_that_is_full_or_gone_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Scratch(TABLES + "PRAGMA max_page_count = 20;") as scratch:
-        with pytest.raises(NoScratch, match=f"{folder}.* full"):
+        with pytest.raises(NoScratch, match=r"temporary files failed: .*full"):
             await scratch.insert("INSERT INTO word VALUES (?)", [("x" * 1000,)] * 1000)
     assert (opened(folder), os.listdir(folder)) == (0, [])
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "gone"))
-    with pytest.raises(NoScratch, match=r"gone.* No such file"):
+    with pytest.raises(NoScratch, match=r"No such file.*gone"):
+        await Scratch(TABLES).__aenter__()
+
+
+async def test_no_folder_at_all_is_the_same_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/none"])
+    with pytest.raises(NoScratch, match="No usable temporary directory"):
         await Scratch(TABLES).__aenter__()
 
 
