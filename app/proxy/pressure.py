@@ -18,7 +18,9 @@ _MUCH: Final = 0.05
 _AGAIN: Final = 1.0
 """Seconds after which a replica looks again that found another one looking."""
 _SOON: Final = 5.0
-"""Seconds after which a look is repeated that failed, or found blobs on their way, or about to be needed."""
+"""Seconds after which a look is repeated that found blobs on their way, or about to be needed, or failed; then doubled."""
+_DOUBLED: Final = 10
+"""How often that is doubled at most: what fails for good costs a listing every hour and a half, or interval."""
 
 
 class Pressure:
@@ -32,6 +34,7 @@ class Pressure:
         self._note = note
         self._come: dict[str, int] = dict.fromkeys(evictors, 0)
         self._much = asyncio.Event()
+        self._failures = 0
 
     def arrived(self, upstream: str, size: int) -> None:
         """A blob of so many bytes was stored here."""
@@ -62,13 +65,15 @@ class Pressure:
                 for upstream, evictor in self._evictors.items():
                     self._come[upstream] = 0
                     await self._evict(evictor)
+            self._failures = 0
         except (RegistryError, StorageError) as exc:
             self._note("eviction failed", {"error": str(exc)})
-            self._look_soon()
+            self._look_soon(2**self._failures)
+            self._failures = min(self._failures + 1, _DOUBLED)
         return True
 
-    def _look_soon(self) -> None:
-        asyncio.get_running_loop().call_later(_SOON, self._much.set)
+    def _look_soon(self, times: int = 1) -> None:
+        asyncio.get_running_loop().call_later(min(_SOON * times, self._interval), self._much.set)
 
     async def _evict(self, evictor: Evictor) -> None:
         found = await evictor.run()
