@@ -1,6 +1,7 @@
 """The process: sockets, TLS, signals, workers."""
 
 import asyncio
+import gc
 import os
 import resource
 import socket
@@ -61,6 +62,9 @@ async def _serve(settings: Settings, sockets: list[socket.socket], announce: Ann
             for listener in listeners
         ]
         server = _Server(configs, service, settings.http, partial(announce, _urls(listeners)))
+        # What lives as long as the process is looked through by no collection any more, which held requests up by 35 ms.
+        gc.collect()
+        gc.freeze()
         await server.serve(sockets)
 
 
