@@ -11,7 +11,7 @@ from app.oci.references import Tag
 from app.registry import keys
 from app.registry.blobs import Blobs
 from app.upkeep.decay.sample import Sample
-from storage import NotFound
+from storage import NotFound, Unavailable
 from tests.proxy.pinning import AMD, Here, named, opened
 from tests.services.client import Image
 from tests.services.front import Fault, Front
@@ -138,5 +138,37 @@ async def test_a_tag_that_cannot_be_read_is_emptied_so_that_the_next_pull_asks(
 ) -> None:
     await store.store.put(keys.tag(NAME, Tag("1")), b"{")
     await store.repair()
+    assert [(finding.kind, finding.mended is not None) for finding in store.told] == [("tag-unreadable", True)]
+    assert (await here.proxied(PATH).manifests.stat_tag(Tag("1"))).digest == image.digest
+
+
+@pytest.mark.parametrize(("refused", "kinds"), [(1, []), (2, ["tag-unreadable"])])
+async def test_a_tag_that_a_restart_of_the_store_refused_for_a_moment_is_not_emptied(
+    store: Decaying, image: Image, refused: int, kinds: list[str]
+) -> None:
+    key, left = keys.tag(NAME, Tag("1")), refused
+
+    def refuse(operation: str, asked: str) -> None:
+        nonlocal left
+        if (operation, asked) == ("get", key) and left:
+            left -= 1
+            raise Unavailable("the store gave no answer")
+
+    store.store.refuse = refuse
+    await store.repair()
+    assert store.kinds() == kinds
+    assert image.digest.encode() in (await store.store.get(key)).data
+
+
+async def test_a_tag_that_the_store_gives_no_more_is_emptied(store: Decaying, here: Here, image: Image) -> None:
+    key = keys.tag(NAME, Tag("1"))
+
+    def refuse(operation: str, asked: str) -> None:
+        if (operation, asked) == ("get", key):
+            raise Unavailable("a disk lost some bytes")
+
+    store.store.refuse = refuse
+    await store.repair()
+    store.store.refuse = lambda *_: None
     assert [(finding.kind, finding.mended is not None) for finding in store.told] == [("tag-unreadable", True)]
     assert (await here.proxied(PATH).manifests.stat_tag(Tag("1"))).digest == image.digest

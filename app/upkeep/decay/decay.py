@@ -68,7 +68,7 @@ class Hashing:
             weighed = await self.weighed(copy)
             if weighed.state != "whole":
                 return weighed
-            actual = await asked(self._bucket, self._digest(key, algorithm_of(digest)))
+            actual = await asked(self._bucket, lambda: self._digest(key, algorithm_of(digest)))
         except NotFound:
             return Verdict("gone", f"{key} is not there")
         except Withheld as exc:
@@ -88,7 +88,7 @@ class Hashing:
         """As `verdict`, by the size alone, for one request."""
         key = keys.data(copy.uuid)
         try:
-            size = (await asked(self._bucket, self._bucket.driver.stat(key))).size
+            size = (await asked(self._bucket, lambda: self._bucket.driver.stat(key))).size
         except NotFound:
             return Verdict("gone", f"{key} is not there")
         except Withheld as exc:

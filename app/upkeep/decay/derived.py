@@ -1,7 +1,7 @@
 """Keys that follow from links and manifests: the catalog, who holds a digest, who refers to a manifest."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from app.oci.digests import Digest
@@ -38,7 +38,7 @@ class Derived:
 
     async def catalogue(self, name: Name) -> bool:
         """Writes the key that `uncatalogued` misses; False where the store does not take it."""
-        return await self._written(self._bucket.driver.put(keys.catalog(name), b""))
+        return await self._written(lambda: self._bucket.driver.put(keys.catalog(name), b""))
 
     async def unheld(self) -> AsyncIterator[Sequence[Link]]:
         """Links that the derived keys do not show; a page at a time. Raises StorageError."""
@@ -50,13 +50,14 @@ class Derived:
 
     async def hold(self, link: Link) -> bool:
         """Writes the key that `unheld` misses; False where the store does not take it."""
-        return await self._written(self._bucket.driver.put(keys.holder(link.digest, link.copy, link.name), b""))
+        key = keys.holder(link.digest, link.copy, link.name)
+        return await self._written(lambda: self._bucket.driver.put(key, b""))
 
     async def refers(self, name: Name, subject: Digest, entry: Entry) -> str | None:
         """What is wrong with the descriptor of a referrer: `missing`, `unreadable`, or None. Raises StorageError."""
         key = keys.referrer(name, subject, entry.digest, entry.nonce)
         try:
-            found = await asked(self._bucket, self._bucket.driver.get(key))
+            found = await asked(self._bucket, lambda: self._bucket.driver.get(key))
         except NotFound:
             return "missing"
         except Withheld:
@@ -65,9 +66,9 @@ class Derived:
 
     async def refer(self, name: Name, manifest: Manifest, entry: Entry) -> bool:
         """Writes the descriptor that `refers` misses; False where the store does not take it."""
-        return await self._written(referrers.write(self._bucket, name, manifest, entry))
+        return await self._written(lambda: referrers.write(self._bucket, name, manifest, entry))
 
-    async def _written(self, work: Awaitable[None]) -> bool:
+    async def _written(self, work: Callable[[], Awaitable[None]]) -> bool:
         try:
             await asked(self._bucket, work)
         except Withheld:

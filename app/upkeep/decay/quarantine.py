@@ -75,7 +75,7 @@ class Quarantine:
         """
         key = keys.manifest(name, entry)
         with suppress(Withheld):
-            await asked(self._bucket, self._bucket.driver.copy(key, keys.quarantined_manifest(entry)))
+            await asked(self._bucket, lambda: self._bucket.driver.copy(key, keys.quarantined_manifest(entry)))
         await tags.note_deletion(self._bucket, name)
         await self._bucket.driver.delete(key)
 

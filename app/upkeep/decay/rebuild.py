@@ -78,7 +78,7 @@ class _Rebuilding:
             self.done.unreadable += 1
             return
         try:
-            data = (await asked(self._bucket, self._bucket.driver.get(keys.manifest(name, entry)))).data
+            data = (await asked(self._bucket, lambda: self._bucket.driver.get(keys.manifest(name, entry)))).data
             if await off_loop(len(data), digest_of, data, algorithm_of(entry.digest)) != entry.digest:
                 raise ManifestInvalid("it does not hash to its digest")
             manifest = await off_loop(len(data), parse_manifest, data, entry.media_type)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from app.oci.digests import Digest, algorithm_of, digest_of
@@ -19,8 +20,9 @@ from app.registry.keys import Entry
 from app.registry.manifests import Manifests
 from app.registry.publishing import first_linked, intent, tombstoned
 from app.upkeep.decay.inventory import Inventory, entry_in
-from app.upkeep.decay.looking import Withheld, asked
+from app.upkeep.decay.looking import Withheld, asked, once
 from app.upkeep.decay.repair import BlobRepair
+from app.upkeep.decay.saying import said
 from storage import Absent, Condition, ConditionFailed, NotFound, Version
 
 _ELSEWHERE: Final = "SELECT * FROM manifest WHERE digest = ? ORDER BY name != ?"
@@ -49,7 +51,7 @@ class ManifestRepair:
         Raises StorageError.
         """
         try:
-            found = await asked(self._bucket, self._bucket.driver.stat(keys.manifest(name, entry)))
+            found = await asked(self._bucket, lambda: self._bucket.driver.stat(keys.manifest(name, entry)))
         except NotFound:
             return "it is deleted by now"
         except Withheld:
@@ -81,22 +83,41 @@ class ManifestRepair:
         return right.whence
 
     async def empty_tag(self, name: Name, tag: Tag) -> str | None:
-        """Empties a tag that cannot be read, where an upstream fills the repository and the store keeps conditions."""
+        """Empties a tag that cannot be read, where an upstream fills the repository and the store keeps conditions.
+
+        It is read once more before that: the store may have come to itself. Raises StorageError.
+        """
         if self._blobs.upstream_of(name) is None or not self._bucket.capabilities.conditional_put:
             return None
         key = keys.tag(name, tag)
         try:
-            found = await asked(self._bucket, self._bucket.driver.stat(key))
-            await asked(self._bucket, self._bucket.driver.put(key, b"", condition=Version(found.version)))
+            version = await self._nonsense(key)
+            if version is None:
+                return None
+            await once(self._bucket, lambda: self._bucket.driver.put(key, b"", condition=Version(version)))
         except (NotFound, ConditionFailed, Withheld):
             return None
         return "emptied: the next pull asks the upstream"
+
+    async def _nonsense(self, key: str) -> str | None:
+        """The version of a tag that cannot be read at this moment; None where it can, or is empty. Raises NotFound, Withheld."""
+        try:
+            found = await asked(self._bucket, lambda: self._bucket.driver.get(key))
+        except Withheld:
+            return (await asked(self._bucket, lambda: self._bucket.driver.stat(key))).version
+        try:
+            if found.data:
+                said(found.data)
+        except ValueError:
+            return found.version
+        return None
 
     async def _right(self, name: Name, entry: Entry) -> Right | None:
         """The manifest from wherever it is whole."""
         async for source, other in self._elsewhere(name, entry):
             with suppress(NotFound, Withheld):
-                data = (await asked(self._bucket, self._bucket.driver.get(keys.manifest(source, other)))).data
+                key = keys.manifest(source, other)
+                data = (await asked(self._bucket, partial(self._bucket.driver.get, key))).data
                 if digest_of(data, algorithm_of(entry.digest)) == entry.digest:
                     return Right(data, other.media_type, f"taken from {source}")
         upstream = self._blobs.upstream_of(name)
@@ -137,7 +158,7 @@ class ManifestRepair:
                 await self._bucket.driver.put(keys.catalog(name), b"")
                 await referrers.write(self._bucket, name, manifest, entry)
                 key = keys.manifest(name, entry)
-                await asked(self._bucket, self._bucket.driver.put(key, data, condition=held, fence=fence))
+                await once(self._bucket, lambda: self._bucket.driver.put(key, data, condition=held, fence=fence))
         except (ConditionFailed, Withheld):
             return False
         return True

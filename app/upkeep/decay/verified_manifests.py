@@ -80,11 +80,11 @@ class VerifiedManifests:
 
     async def _read(self, key: str) -> bytes:
         """Raises NotFound, Withheld."""
-        return (await asked(self._run.bucket, self._run.bucket.driver.get(key))).data
+        return (await asked(self._run.bucket, lambda: self._run.bucket.driver.get(key))).data
 
     async def _check_large(self, name: Name, entry: Entry) -> None:
         key = keys.manifest(name, entry)
-        actual = await asked(self._run.bucket, self._digest(key, algorithm_of(entry.digest)))
+        actual = await asked(self._run.bucket, lambda: self._digest(key, algorithm_of(entry.digest)))
         kind, why = "manifest-too-large", f"it has {entry.size} bytes; {MAX_BYTES} are the most"
         if actual != entry.digest:
             kind, why = "manifest-garbled", f"its {entry.size} bytes hash to {actual}"

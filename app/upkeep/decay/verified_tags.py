@@ -1,11 +1,7 @@
 """Tags: each is read; what it says must make sense, and what it names must be there."""
 
-import json
 from typing import Any
 
-from app.oci.digests import Digest, parse_digest
-from app.oci.errors import RegistryError
-from app.oci.manifests import parse_media_type
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.registry import keys
@@ -14,6 +10,7 @@ from app.upkeep.decay.findings import Finding
 from app.upkeep.decay.inventory import tag_in
 from app.upkeep.decay.looking import Withheld, asked
 from app.upkeep.decay.run import Run
+from app.upkeep.decay.saying import said
 from storage import NotFound
 
 _UPSTREAM = "upstream:"
@@ -38,12 +35,12 @@ class VerifiedTags:
             body = await self._body(name, tag)
             if not body:
                 return  # deleted since it was listed, or emptied by a policy
-            entry, by = _read(body)
+            entry, by = said(body)
         except Withheld as exc:
             await self._unreadable(name, tag, f"the store does not give it: {exc}")
             return
-        except (ValueError, KeyError, TypeError, RegistryError, RecursionError):
-            await self._unreadable(name, tag, "it does not say what a tag does")
+        except ValueError as exc:
+            await self._unreadable(name, tag, str(exc))
             return
         if by.startswith(_UPSTREAM):
             await self._run.inventory.cached([name])
@@ -66,15 +63,6 @@ class VerifiedTags:
 
     async def _body(self, name: Name, tag: Tag) -> bytes:
         try:
-            return (await asked(self._run.bucket, self._run.bucket.driver.get(keys.tag(name, tag)))).data
+            return (await asked(self._run.bucket, lambda: self._run.bucket.driver.get(keys.tag(name, tag)))).data
         except NotFound:
             return b""
-
-
-def _read(body: bytes) -> tuple[Entry, str]:
-    """What a tag names, and who wrote it, as app/registry/tags.py writes that. Raises ValueError and others for nonsense."""
-    fields: dict[str, Any] = json.loads(body)
-    digest: Digest = parse_digest(fields["digest"])
-    entry = Entry(digest, str(fields["nonce"]), parse_media_type(fields["mediaType"]), int(fields["size"]))
-    float(fields["time"])
-    return entry, str(fields.get("by") or "")

@@ -138,7 +138,7 @@ class Survey:
     async def _fetch(self, stored: tuple[Name, Entry]) -> bytes | None:
         """The bytes as they are; None where they went since they were listed. Serving replicas' memory is left alone."""
         try:
-            return (await asked(self._bucket, self._bucket.driver.get(keys.manifest(*stored)))).data
+            return (await asked(self._bucket, lambda: self._bucket.driver.get(keys.manifest(*stored)))).data
         except NotFound:
             return None
         except Withheld:

@@ -75,7 +75,7 @@ class Sweep:
     async def _is_gone(self, key: str) -> bool:
         """Raises StorageError where the store as a whole fails."""
         try:
-            await asked(self._bucket, self._bucket.driver.stat(key))
+            await asked(self._bucket, lambda: self._bucket.driver.stat(key))
         except NotFound:
             return True
         except Withheld:

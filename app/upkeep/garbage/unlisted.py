@@ -72,7 +72,7 @@ class Unlisted:
 
     async def _body(self, key: str) -> bytes:
         try:
-            return (await asked(self._bucket, self._bucket.driver.get(key))).data
+            return (await asked(self._bucket, lambda: self._bucket.driver.get(key))).data
         except NotFound:
             return b""
         except Withheld as exc:
@@ -84,7 +84,7 @@ class Unlisted:
 
         async def stands(entry: Entry) -> bool:
             try:
-                await asked(self._bucket, self._bucket.driver.stat(keys.manifest(name, entry)))
+                await asked(self._bucket, lambda: self._bucket.driver.stat(keys.manifest(name, entry)))
             except NotFound:
                 return False
             except Withheld as exc:
