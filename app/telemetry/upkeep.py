@@ -49,6 +49,10 @@ class UpkeepMetrics:
         for kind, count in checked.items():
             self._decay.objects.labels(kind).inc(count)
 
+    def look_failed(self) -> None:
+        """Notes a look for decay that did not reach its end."""
+        self._decay.failed.inc()
+
     def last_verified(self, at: float, broken: int) -> None:
         """Notes when any replica or command last came to the end of verify, in seconds since 1970, and what stayed broken."""
         self._decay.last.set(at)
@@ -95,6 +99,9 @@ class _DecayMetrics:
         )
         self.mended = Counter(
             "edge_registry_verify_mended", "Broken things that verify mended, by kind.", ["kind"], registry=collector
+        )
+        self.failed = Counter(
+            "edge_registry_verify_failed", "Looks for decay that did not reach their end.", registry=collector
         )
         self.last = _moment(
             collector,

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -41,6 +42,8 @@ class Schedule:
         self._leases = leases
         self._note = note
         self._duty = duty
+        self._rests_until = 0.0
+        """By the monotonic clock: where work failed and the bucket does not say so, nobody hurries to fail again."""
 
     async def run(self) -> None:
         """Does it for ever. Cancel it."""
@@ -58,18 +61,21 @@ class Schedule:
             await asyncio.shield(self._duty.close())
 
     async def turn(self, interval: float) -> None:
-        """Does it where it is time and nobody else does. The lease is a courtesy: two may do it at once.
+        """Does it where it is time and nobody else does. The lease is a courtesy: two may do it at once. After it failed here,
+        it is left alone here for an interval.
 
         Raises StorageError, and what the duty raises.
         """
-        if not await self._is_due(interval):
+        if not await self._is_due(interval) or time.monotonic() < self._rests_until:
             return
         lease = await self._leases.take(f"{keys.LEASES}{self._duty.name}", {})
         if isinstance(lease, Other):
             return
         async with lease:
             if await self._is_due(interval):
+                self._rests_until = time.monotonic() + interval
                 await self._duty.work()
+                self._rests_until = 0.0
 
     async def _is_due(self, interval: float) -> bool:
         last = await self._duty.last()

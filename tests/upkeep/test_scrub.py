@@ -1,6 +1,7 @@
 """Servers look for decay by themselves: a share of the bytes each time, one replica at a time, and nothing is mended unasked."""
 
 import asyncio
+import json
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -17,9 +18,10 @@ from app.settings import Settings
 from app.telemetry.upkeep import UpkeepMetrics
 from app.upkeep.decay import accounts
 from app.upkeep.decay.scrub import AT_ONCE, Scrub
+from app.upkeep.errors import NoScratch
 from app.upkeep.schedule import Schedule
 from app.upkeep.settings import UpkeepSettings
-from storage import Object
+from storage import AccessDenied, Object, StorageError, StoreFull, Unavailable
 from storage.filesystem import FilesystemDriver
 from storage.memory import MemoryDriver
 from tests.registry.recorded import Clock
@@ -30,6 +32,7 @@ Line = tuple[str, Mapping[str, Any]]
 HOUR = 3600.0
 FIND = 'edge_registry_verify_faults_total{kind="copy-garbled"}'
 MEND = 'edge_registry_verify_mended_total{kind="copy-garbled"}'
+FAILED = "edge_registry_verify_failed_total"
 BROKEN = "edge_registry_verify_last_broken"
 
 
@@ -228,7 +231,7 @@ async def test_it_keeps_its_rate_and_asks_for_few_objects_at_once(
 
 
 async def test_a_folder_for_temporary_files_that_is_away_ends_a_turn_and_not_the_schedule(
-    store: Decaying, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Decaying, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "unmounted"))
     server = Server(store, verify_interval=0.05)
@@ -236,11 +239,85 @@ async def test_a_folder_for_temporary_files_that_is_away_ends_a_turn_and_not_the
     event, fields = await asyncio.wait_for(server.log.get(), 10)
     assert (event, fields["duty"]) == ("upkeep failed", "verify")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    clock.now += 1
     while event != "store verified":
         event, fields = await asyncio.wait_for(server.log.get(), 10)
+    assert server.metrics()[FAILED] >= 1
     at_work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await at_work
+
+
+async def test_a_look_that_fails_is_not_begun_again_before_its_time_by_any_replica_and_forgets_nothing(
+    store: Decaying, other: Decaying, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await garbled(store)
+    await Server(store).turn()
+    whole = await accounts.last_whole(store.bucket)
+    servers = [Server(store, verify_share=0), Server(other, verify_share=0)]
+    assert [server.metrics()[FAILED] for server in servers] == [0, 0]  # an alert sees it rise
+    clock.now += 25 * HOUR
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "unmounted"))
+    with pytest.raises(NoScratch):
+        await servers[0].turn()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    again = Server(store, verify_share=0)  # a process that was restarted
+    for _ in range(3):
+        clock.now += 7 * HOUR
+        for server in (*servers, again):
+            await server.turn()
+    assert (await runs(store), servers[0].metrics()[FAILED], servers[0].log.qsize()) == (1, 1, 0)
+    assert await accounts.last_whole(store.bucket) == whole
+    (document,) = (await store.contents(keys.reports(accounts.FAILED))).values()
+    assert "temporary files" in json.loads(document)["failed"]
+    clock.now += 4 * HOUR
+    await again.turn()
+    assert (await runs(store), again.metrics()[BROKEN]) == (2, 1)
+
+
+@pytest.mark.parametrize("refusal", [AccessDenied("not yours"), StoreFull("no room")])
+async def test_where_no_account_can_be_kept_what_was_found_is_told_and_the_next_look_waits(
+    store: Decaying, refusal: StorageError
+) -> None:
+    await garbled(store)
+    server = Server(store)
+
+    def refuse(operation: str, key: str) -> None:
+        if operation == "put" and key.startswith(keys.REPORTS):
+            raise refusal
+
+    store.store.refuse = refuse
+    with pytest.raises(type(refusal)):
+        await server.turn()
+    found, told = server.metrics(), server.noted()
+    assert (found[BROKEN], found[FIND], found[FAILED]) == (1, 1, 0)
+    assert [event for event, _ in told] == ["decay found", "store verified", "report not kept"]
+    assert told[-1][1]["error"] == str(refusal)
+    store.store.asked.clear()
+    for _ in range(3):
+        await server.turn()
+    assert server.noted() == []
+    assert {operation for operation, _ in store.store.asked} <= {"list", "get"}
+    assert server.metrics()[BROKEN] == 1
+
+
+async def test_a_look_that_the_store_ends_and_that_nothing_may_say_so_is_not_begun_again_before_its_time(
+    store: Decaying,
+) -> None:
+    await store.image(b"layer")
+    server = Server(store)
+
+    def refuse(operation: str, key: str) -> None:
+        if (operation == "list" and key == keys.REPOSITORIES) or (operation == "put" and key.startswith(keys.REPORTS)):
+            raise Unavailable("the store gave no answer")
+
+    store.store.refuse = refuse
+    with pytest.raises(Unavailable):
+        await server.turn()
+    assert [event for event, _ in server.noted()] == ["report not kept"]
+    store.store.refuse = lambda *_: None
+    await server.turn()
+    assert (await runs(store), server.metrics()[FAILED]) == (0, 1)
 
 
 async def test_with_no_interval_nothing_runs(store: Decaying) -> None:

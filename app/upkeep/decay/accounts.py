@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.registry.bucket import Bucket
@@ -10,11 +11,25 @@ from app.upkeep.decay.findings import Account
 
 KIND: Final = "verify"
 """Where they lie, among what past runs said."""
+FAILED: Final = "verify-failed"
+"""Where it is said that servers began and did not reach the end: apart, so that this pushes no account out."""
 
 
 async def keep(bucket: Bucket, account: Account) -> str:
     """Writes an account and drops old ones; returns its key. Raises StorageError."""
-    return await kept.keep(bucket, KIND, time.time() - bucket.capabilities.clock_skew, account.document())
+    return await kept.keep(bucket, KIND, _now(bucket), account.document())
+
+
+async def keep_failure(bucket: Bucket, why: str) -> str:
+    """Writes that a run of the whole bucket did not reach its end; returns the key. Raises StorageError."""
+    now = _now(bucket)
+    document = {"whole": False, "ended": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"), "failed": why}
+    return await kept.keep(bucket, FAILED, now, document)
+
+
+async def last_failure(bucket: Bucket) -> kept.Kept | None:
+    """The latest run of servers that did not reach its end; None where there is none. Raises StorageError."""
+    return await kept.latest(bucket, FAILED)
 
 
 async def last(bucket: Bucket) -> dict[str, Any] | None:
@@ -46,3 +61,8 @@ def doubted(account: Mapping[str, Any] | None) -> frozenset[str]:
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return frozenset()
+
+
+def _now(bucket: Bucket) -> float:
+    """Seconds since 1970 by the store's clock, as far as the probe at start could tell."""
+    return time.time() - bucket.capabilities.clock_skew

@@ -1,7 +1,11 @@
 """Looking for decay as servers do it by themselves: a share of all bytes each time, slowly, and beside whatever else goes on."""
 
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any, Final
 
+from app.oci.errors import RegistryError
 from app.proxy.proxy import Proxy
 from app.registry.bucket import Bucket
 from app.telemetry.upkeep import UpkeepMetrics
@@ -10,8 +14,10 @@ from app.upkeep.decay.findings import KINDS, Account, Finding
 from app.upkeep.decay.sample import Sample
 from app.upkeep.decay.stocktaking import Scope
 from app.upkeep.decay.verify import Plan, verify
+from app.upkeep.errors import NoScratch
 from app.upkeep.schedule import Note
 from app.upkeep.settings import UpkeepSettings
+from storage import StorageError
 
 AT_ONCE: Final = 4
 """Objects asked for side by side: whoever pushes and pulls comes first."""
@@ -35,15 +41,17 @@ class Scrub:
         self._metrics = metrics
         self._note = note
         self._logged = 0
+        self._told = 0.0
+        """When the last look here ended whose account is not in the bucket, in seconds since 1970; else 0."""
         metrics.expect(_BROKEN)
 
     async def last(self) -> float | None:
-        """See Duty. What somebody did by hand counts, where it was of the whole bucket."""
+        """See Duty. What somebody did by hand counts, where it was of the whole bucket; and so does a look that failed."""
         found = await accounts.last_whole(self._bucket)
-        if found is None:
-            return None
-        self._metrics.last_verified(found.at, int(found.document.get("broken", 0)))
-        return found.at
+        if found is not None and found.at > self._told:
+            self._metrics.last_verified(found.at, int(found.document.get("broken", 0)))
+        ends = [ended.at for ended in (found, await accounts.last_failure(self._bucket)) if ended is not None]
+        return max(ends, default=None)
 
     async def work(self) -> None:
         """See Duty. The sample begins where the last one ended."""
@@ -52,9 +60,16 @@ class Scrub:
         sample = Sample(settings.verify_share, accounts.sampled_until(found.document if found else None))
         plan = Plan(Scope(), sample, settings.verify_rate, settings.verify_repair, at_once=AT_ONCE)
         self._logged = 0
-        account = await verify(self._bucket, self._proxy, plan, self._take, lambda *_: None)
-        await accounts.keep(self._bucket, account)
+        try:
+            account = await verify(self._bucket, self._proxy, plan, self._take, lambda *_: None)
+        except (NoScratch, StorageError, RegistryError) as exc:
+            self._metrics.look_failed()
+            with suppress(StorageError):
+                await self._keep(accounts.keep_failure(self._bucket, str(exc) or repr(exc)))
+            raise
         self._tell(account)
+        await self._keep(accounts.keep(self._bucket, account))
+        self._told = 0.0
         await self.last()
 
     async def close(self) -> None:
@@ -69,7 +84,18 @@ class Scrub:
             todo = {"mended": finding.mended} if finding.mended else {"remedy": finding.remedy}
             self._note("decay found", {"kind": finding.kind, "place": finding.place, "error": finding.why} | todo)
 
+    async def _keep(self, writing: Awaitable[str]) -> None:
+        """Raises StorageError, once that is said: where nothing is kept, other replicas, and later ones, begin anew."""
+        try:
+            await writing
+        except StorageError as exc:
+            self._note("report not kept", {"duty": self.name, "error": str(exc)})
+            raise
+
     def _tell(self, account: Account) -> None:
+        """Before the account is kept: where the store takes nothing, this alone says what was found."""
+        self._told = time.time() - self._bucket.capabilities.clock_skew
+        self._metrics.last_verified(self._told, account.broken)
         checked = dict(account.checked)
         size = checked.pop("bytes", 0)
         self._metrics.verified(account.seconds, size, checked)
