@@ -1,4 +1,7 @@
-"""What past runs of upkeep said: the last documents of each kind, kept in the bucket as JSON."""
+"""What past runs of upkeep said: the last documents of each kind, kept in the bucket as JSON.
+
+What must not be pushed out by something else has a kind of its own.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -33,10 +36,10 @@ async def keep(bucket: Bucket, kind: str, began: float, document: Mapping[str, A
 
 
 async def latest(
-    bucket: Bucket, kind: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda _document: True
+    bucket: Bucket, *kinds: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda _document: True
 ) -> Kept | None:
-    """The latest that can be read and is wanted; None where there is none. Raises StorageError."""
-    for entry in reversed(await _known(bucket, kind)):
+    """The latest of these kinds that can be read and is wanted; None where there is none. Raises StorageError."""
+    for entry in reversed(await _known(bucket, *kinds)):
         try:
             found = json.loads((await bucket.driver.get(entry.key)).data)
         except (NotFound, ValueError):
@@ -46,13 +49,13 @@ async def latest(
     return None
 
 
-async def last_time(bucket: Bucket, kind: str) -> float | None:
-    """When the latest was written, by the store's clock; None where there is none. Raises StorageError."""
-    known = await _known(bucket, kind)
+async def last_time(bucket: Bucket, *kinds: str) -> float | None:
+    """When the latest of these kinds was written, by the store's clock; None where there is none. Raises StorageError."""
+    known = await _known(bucket, *kinds)
     return known[-1].modified if known else None
 
 
-async def _known(bucket: Bucket, kind: str) -> Sequence[Entry]:
+async def _known(bucket: Bucket, *kinds: str) -> Sequence[Entry]:
     """The oldest first: by the store's clock, for those of the replicas that name them may differ."""
-    known = [entry async for entry in every(bucket.driver, keys.reports(kind))]
-    return sorted(known, key=lambda entry: entry.modified)
+    known = [entry for kind in kinds async for entry in every(bucket.driver, keys.reports(kind))]
+    return sorted(known, key=lambda entry: (entry.modified, entry.key.rpartition("/")[2]))

@@ -13,7 +13,7 @@ from app.oci.manifests import OCI_MANIFEST
 from app.registry import keys
 from app.registry.keys import Entry
 from app.registry.publishing import bind
-from app.upkeep.garbage import garbage
+from app.upkeep.garbage import garbage, reports
 from storage import PAGE, Capabilities, Entry as Listed, Object, Page, Unavailable
 from storage.memory import MemoryDriver
 from tests.registry.recorded import Recorded
@@ -249,7 +249,7 @@ async def test_a_full_folder_for_temporary_files_ends_it_with_a_report(
     assert "temporary files" in report.reason
     assert await here.content() == before
     assert not list(tmp_path.glob("edge-registry-*.sqlite"))
-    assert len(await here.keys(keys.reports("gc"))) == 1
+    assert len(await here.keys(keys.reports(reports.UNFINISHED))) == 1
     await here.pass_(GRACE)
     assert (await here.collect()).gone["copies"].count == 700
 
@@ -259,7 +259,7 @@ async def test_without_a_folder_for_temporary_files_it_fails_with_a_report(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "unmounted"))
     assert (await here.collect()).state == "failed"
-    assert len(await here.keys(keys.reports("gc"))) == 1
+    assert len(await here.keys(keys.reports(reports.UNFINISHED))) == 1
 
 
 async def test_where_what_is_written_is_not_listed_at_once_nothing_is_collected(

@@ -127,6 +127,21 @@ async def test_every_replica_tells_when_the_last_one_ended_that_was_done(here: Y
     assert found["edge_registry_gc_last_end_seconds"] == written
 
 
+async def test_collections_that_are_stopped_do_not_push_out_the_last_one_that_was_done(here: Yard) -> None:
+    await Server(here).turn()
+    done = await reports.last_done(here.bucket)
+    await here.driver.put(f"{keys.manifests(keys.Name('x'))}sha256/{'0' * 64}/n.t", b"?")
+    for _ in range(25):
+        await here.pass_(25 * HOUR)
+        server = Server(here)
+        await server.turn()
+    assert done is not None
+    assert (await reports.last(here.bucket) or {})["state"] == "stopped"
+    assert server.metrics()["edge_registry_gc_last_end_seconds"] == done.at
+    await server.turn()
+    assert server.log.qsize() == 1  # what was stopped counts as well: nobody hurries to be stopped again
+
+
 async def test_it_runs_by_itself_until_it_is_cancelled(here: Yard) -> None:
     server = Server(here, interval=0.05)
     running = asyncio.create_task(server.run())

@@ -121,10 +121,10 @@ async def test_only_what_was_done_of_the_whole_bucket_by_hand_counts(store: Deca
     server = Server(store)
     await accounts.keep(store.bucket, await store.verify(repository="team/*"))
     await server.turn()
-    assert await runs(store) == 2
+    assert await runs(store) == 1
     await accounts.keep(store.bucket, await store.verify())
     await server.turn()
-    assert await runs(store) == 3
+    assert await runs(store) == 2
 
 
 async def test_every_blob_is_read_once_a_round(store: Decaying, clock: Clock) -> None:
@@ -178,6 +178,23 @@ async def test_what_was_found_stays_known_until_it_is_mended(store: Decaying, cl
     clock.now += 25 * HOUR
     await server.turn()
     assert server.metrics()[BROKEN] == 0
+
+
+async def test_many_looks_by_hand_at_one_repository_leave_what_is_known_of_the_bucket(
+    store: Decaying, clock: Clock
+) -> None:
+    await garbled(store)
+    await accounts.keep(store.bucket, await store.verify())
+    elsewhere = await store.verify(repository="elsewhere")
+    for _ in range(25):
+        clock.now += 60
+        await accounts.keep(store.bucket, elsewhere)
+    assert (await accounts.last(store.bucket) or {})["repositories"] == "elsewhere"
+    clock.now += 25 * HOUR
+    server = Server(store, verify_share=0)
+    await server.turn()
+    assert server.metrics()[BROKEN] == 1
+    assert (await accounts.last(store.bucket) or {})["repositories"] == "all"
 
 
 async def test_it_mends_where_that_is_wanted(store: Decaying, clock: Clock) -> None:

@@ -10,14 +10,17 @@ from app.upkeep import kept
 from app.upkeep.decay.findings import Account
 
 KIND: Final = "verify"
-"""Where they lie, among what past runs said."""
+"""Where those of the whole bucket lie, among what past runs said."""
+SCOPED: Final = "verify-scoped"
+"""Where those of some repositories lie."""
 FAILED: Final = "verify-failed"
 """Where it is said that servers began and did not reach the end: apart, so that this pushes no account out."""
 
 
 async def keep(bucket: Bucket, account: Account) -> str:
     """Writes an account and drops old ones; returns its key. Raises StorageError."""
-    return await kept.keep(bucket, KIND, _now(bucket), account.document())
+    kind = KIND if account.scope is None else SCOPED
+    return await kept.keep(bucket, kind, _now(bucket), account.document())
 
 
 async def keep_failure(bucket: Bucket, why: str) -> str:
@@ -33,14 +36,14 @@ async def last_failure(bucket: Bucket) -> kept.Kept | None:
 
 
 async def last(bucket: Bucket) -> dict[str, Any] | None:
-    """The latest account that can be read; None where there is none. Raises StorageError."""
-    found = await kept.latest(bucket, KIND)
+    """The latest account that can be read, whatever it is of; None where there is none. Raises StorageError."""
+    found = await kept.latest(bucket, KIND, SCOPED)
     return found.document if found else None
 
 
 async def last_whole(bucket: Bucket) -> kept.Kept | None:
     """The latest account of the whole bucket; None where there is none. Raises StorageError."""
-    return await kept.latest(bucket, KIND, lambda document: document.get("whole") is True)
+    return await kept.latest(bucket, KIND, wanted=lambda document: document.get("whole") is True)
 
 
 def sampled_until(account: Mapping[str, Any] | None) -> float:

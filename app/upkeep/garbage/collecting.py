@@ -3,7 +3,6 @@
 from app.registry.bucket import Bucket
 from app.registry.collection import why_off
 from app.telemetry.upkeep import UpkeepMetrics
-from app.upkeep import kept
 from app.upkeep.garbage import reports
 from app.upkeep.garbage.garbage import Garbage, Order
 from app.upkeep.garbage.reports import Report
@@ -26,7 +25,7 @@ class Collecting:
 
     async def last(self) -> float | None:
         """See Duty. A collection that was stopped counts: nobody hurries to be stopped again."""
-        done = await kept.latest(self._bucket, reports.KIND, lambda report: report.get("state") == "done")
+        done = await reports.last_done(self._bucket)
         if done is not None:
             self._metrics.last_collected(done.at)
         return await reports.last_time(self._bucket)

@@ -8,7 +8,9 @@ from app.registry.bucket import Bucket
 from app.upkeep import kept
 
 KIND: Final = "gc"
-"""Where they lie, among the reports."""
+"""Where those of collections that were done lie, among the reports."""
+UNFINISHED: Final = "gc-unfinished"
+"""Where those of collections that were stopped, or failed, lie."""
 ITEMS: Final = 1000
 """Things that one report names; of the rest it holds the sums."""
 
@@ -101,15 +103,20 @@ class Report:
 
 async def keep(bucket: Bucket, report: Report) -> str:
     """Writes a report and drops old ones; returns its key. Raises StorageError."""
-    return await kept.keep(bucket, KIND, report.began, report.document())
+    return await kept.keep(bucket, KIND if report.state == "done" else UNFINISHED, report.began, report.document())
+
+
+async def last_done(bucket: Bucket) -> kept.Kept | None:
+    """The latest report of a collection that was done; None where there is none. Raises StorageError."""
+    return await kept.latest(bucket, KIND, wanted=lambda report: report.get("state") == "done")
 
 
 async def last(bucket: Bucket) -> dict[str, Any] | None:
     """The latest report; None where there is none. Raises StorageError."""
-    found = await kept.latest(bucket, KIND)
+    found = await kept.latest(bucket, KIND, UNFINISHED)
     return found.document if found else None
 
 
 async def last_time(bucket: Bucket) -> float | None:
     """When the latest report was written, by the store's clock; None where there is none. Raises StorageError."""
-    return await kept.last_time(bucket, KIND)
+    return await kept.last_time(bucket, KIND, UNFINISHED)
