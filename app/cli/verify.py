@@ -84,7 +84,7 @@ def verify(
 async def _plan(
     opened: Opened, share: float, repository: str | None, rate: int | None, repair: bool, force: bool
 ) -> "Plan":
-    """What to do; the sample begins where that of the last whole run ended. Raises StartError."""
+    """What to do; the sample begins where that of the last run over the same repositories ended. Raises StartError."""
     from app.upkeep.decay import accounts
     from app.upkeep.decay.sample import Sample
     from app.upkeep.decay.stocktaking import Scope
@@ -94,7 +94,7 @@ async def _plan(
         scope = Scope(repository)
     except ValueError as error:
         raise StartError(f"--repository: {error}") from None
-    last = await accounts.last_whole(opened.bucket)
+    last = await accounts.last_of(opened.bucket, repository)
     start = accounts.sampled_until(last.document if last else None) if share < 1 else 0.0
     return Plan(scope, Sample(share, start), rate, repair, force)
 
@@ -118,8 +118,12 @@ async def _run(opened: Opened, plan: "Plan", *, quiet: bool) -> "Account":
 
 
 async def _last(opened: Opened) -> dict[str, Any] | None:
+    """The last report. Where servers have failed to look since they last could, that is said."""
     from app.upkeep.decay import accounts
 
+    whole, failed = await accounts.last_whole(opened.bucket), await accounts.last_failure(opened.bucket)
+    if failed is not None and (whole is None or failed.at > whole.at):
+        output.warn(f"a look that ended {failed.document['ended']} did not reach its end: {failed.document['failed']}")
     return await accounts.last(opened.bucket)
 
 

@@ -1,5 +1,6 @@
 """`edge-registry verify` and `rebuild`, on a folder that somebody has broken."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from app.oci.digests import digest_of
 from app.registry import keys
 from app.registry.keys import Copy
+from app.upkeep.decay import accounts
 from storage.filesystem import FilesystemDriver
 from tests.cli.conftest import Edge
 from tests.services.registry import filesystem_store
@@ -76,6 +78,37 @@ def test_json_is_one_object_and_nothing_else(
 def test_runs_go_on_where_the_last_one_ended(edge: Edge, store: dict[str, str]) -> None:
     places = [json.loads(edge("verify", "--sample", "30%", "--json", **store).stdout)["sample"] for _ in range(2)]
     assert places == [{"from": 0.0, "to": 0.3}, {"from": 0.3, "to": 0.6}]
+
+
+def test_runs_over_some_repositories_go_on_where_the_last_one_over_the_same_ended(
+    edge: Edge, store: dict[str, str]
+) -> None:
+    def start(*arguments: str) -> float:
+        ended = edge("verify", "--sample", "30%", "--json", *arguments, **store)
+        return float(json.loads(ended.stdout)["sample"]["from"])
+
+    assert [start("--repository", "team/*") for _ in range(3)] == [0.0, 0.3, 0.6]
+    assert [start() for _ in range(2)] == [0.0, 0.3]
+    assert start("--repository", "other") == 0.0
+    assert start("--repository", "team/*") == pytest.approx(0.9)
+
+
+async def fail(path: Path, why: str) -> None:
+    """As a server does whose look did not reach its end."""
+    async with decaying(FilesystemDriver(path)) as found:
+        await accounts.keep_failure(found.bucket, why)
+
+
+def test_a_look_of_servers_that_failed_later_is_said_beside_the_last_report(
+    edge: Edge, store: dict[str, str], tmp_path: Path
+) -> None:
+    asyncio.run(fail(tmp_path / "store", "an older one"))
+    assert edge("verify", **store).status == 0
+    assert edge("verify", "--last", **store).stderr == ""
+    asyncio.run(fail(tmp_path / "store", "the folder for temporary files failed"))
+    ended = edge("verify", "--last", **store)
+    assert (ended.status, ended.stdout.splitlines()[-1].endswith("all is sound")) == (0, True)
+    assert "did not reach its end: the folder for temporary files failed" in ended.stderr
 
 
 @pytest.mark.parametrize(

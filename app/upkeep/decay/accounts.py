@@ -30,6 +30,13 @@ async def keep_failure(bucket: Bucket, why: str) -> str:
     return await kept.keep(bucket, FAILED, now, document)
 
 
+async def last_of(bucket: Bucket, scope: str | None) -> kept.Kept | None:
+    """The latest account of the same repositories; None where there is none. Raises StorageError."""
+    if scope is None:
+        return await last_whole(bucket)
+    return await kept.latest(bucket, SCOPED, wanted=lambda document: document.get("repositories") == scope)
+
+
 async def last_failure(bucket: Bucket) -> kept.Kept | None:
     """The latest run of servers that did not reach its end; None where there is none. Raises StorageError."""
     return await kept.latest(bucket, FAILED)
