@@ -26,7 +26,12 @@ class UpkeepSettings(BaseModel):
         description="folder in which what manifests name is remembered over restarts; unset: as long as the process lives",
     )
     verify_interval: Duration = Field(
-        86_400, ge=0, description="seconds between two looks for decay, whichever replica takes them; 0: never"
+        0,
+        ge=0,
+        description=(
+            "seconds between two looks for decay, whichever replica takes them; 0: never. 1d is sensible; it is not the"
+            " default because a look reads every manifest and tag and a share of all blobs, which some stores charge for"
+        ),
     )
     verify_share: float = Field(
         0.04,

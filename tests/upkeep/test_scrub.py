@@ -337,8 +337,9 @@ async def test_a_look_that_the_store_ends_and_that_nothing_may_say_so_is_not_beg
     assert (await runs(store), server.metrics()[FAILED]) == (0, 1)
 
 
-async def test_with_no_interval_nothing_runs(store: Decaying) -> None:
-    await asyncio.wait_for(Server(store, verify_interval=0).schedule.run(), 5)
+@pytest.mark.parametrize("given", [{}, {"verify_interval": 0}])
+async def test_unless_an_interval_is_set_nothing_runs(store: Decaying, given: dict[str, Any]) -> None:
+    await asyncio.wait_for(Server(store, **given).schedule.run(), 5)
     assert await runs(store) == 0
 
 

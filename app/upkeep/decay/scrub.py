@@ -1,4 +1,4 @@
-"""Looking for decay as servers do it by themselves: a share of all bytes each time, slowly, and beside whatever else goes on."""
+"""Looking for decay as servers do it by themselves: a share of all bytes each time, at a bounded rate."""
 
 import time
 from collections.abc import Awaitable
@@ -20,7 +20,7 @@ from app.upkeep.settings import UpkeepSettings
 from storage import StorageError
 
 AT_ONCE: Final = 4
-"""Objects asked for side by side: whoever pushes and pulls comes first."""
+"""Objects asked for side by side; those who push and pull meanwhile share the store with them."""
 _LINES: Final = 100
 """Findings of one run that are logged one by one; the account has them all."""
 _BROKEN: Final = [kind for kind, (weight, _) in KINDS.items() if weight == "broken"]

@@ -25,7 +25,7 @@ Watch = Callable[[str, int, int], None]
 """Told what is done now, how much of it is done, and how much there is; 0 where that is not known."""
 
 AT_ONCE: Final = 8
-"""Manifests read side by side: whoever pushes and pulls comes first."""
+"""Manifests read side by side; those who push and pull meanwhile share the store with them."""
 _SLICE: Final = 32
 _UNREADABLE: Final = 100
 
