@@ -1,6 +1,6 @@
 """The metrics of upkeep: collecting garbage, and looking for decay."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -25,6 +25,18 @@ class UpkeepMetrics:
         garbage.freed.inc(freed)
         for kind, count in objects.items():
             garbage.objects.labels(kind).inc(count)
+
+    def expect_stops(self, causes: Iterable[str]) -> None:
+        """Shows what may stop a collection before anything does."""
+        self._garbage.causes = tuple(causes)
+        for cause in self._garbage.causes:
+            self._garbage.stopped.labels(cause)
+            self._garbage.last_stopped.labels(cause).set(0)
+
+    def last_ended(self, cause: str) -> None:
+        """Notes what stopped the last collection of any replica, or of the command; "" where nothing did."""
+        for known in self._garbage.causes:
+            self._garbage.last_stopped.labels(known).set(known == cause)
 
     def last_collected(self, at: float) -> None:
         """Notes when any replica last collected to the end, in seconds since 1970."""
@@ -70,8 +82,14 @@ class _GarbageMetrics:
             ["cause"],
             registry=collector,
         )
-        for cause in ("max_share", "unreadable"):
-            self.stopped.labels(cause)
+        self.causes: Sequence[str] = ()
+        self.last_stopped = Gauge(
+            "edge_registry_gc_last_stopped",
+            "Whether this stopped the last collection, by any replica or command: 1, else 0.",
+            ["cause"],
+            registry=collector,
+            multiprocess_mode="mostrecent",
+        )
         self.freed = Counter("edge_registry_gc_freed_bytes", "Bytes that collections deleted.", registry=collector)
         self.objects = Counter(
             "edge_registry_gc_objects", "Things that collections deleted, by kind.", ["kind"], registry=collector

@@ -49,12 +49,6 @@ async def latest(
     return None
 
 
-async def last_time(bucket: Bucket, *kinds: str) -> float | None:
-    """When the latest of these kinds was written, by the store's clock; None where there is none. Raises StorageError."""
-    known = await _known(bucket, *kinds)
-    return known[-1].modified if known else None
-
-
 async def _known(bucket: Bucket, *kinds: str) -> Sequence[Entry]:
     """The oldest first: by the store's clock, for those of the replicas that name them may differ."""
     known = [entry for kind in kinds async for entry in every(bucket.driver, keys.reports(kind))]

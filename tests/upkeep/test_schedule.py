@@ -18,6 +18,7 @@ from app.upkeep.settings import UpkeepSettings
 from tests.registry.recorded import Recorded
 from tests.upkeep.yard import HOUR, Yard
 
+LAST_STOPPED = 'edge_registry_gc_last_stopped{{cause="{}"}}'
 Line = tuple[str, Mapping[str, Any]]
 
 
@@ -49,6 +50,10 @@ class Server:
             await Schedule(self.at.bucket, self.leases, self.note, duty).turn(self.settings.interval)
         finally:
             await duty.close()
+
+    async def opened(self) -> None:
+        """As a process that ends before it looks."""
+        await self.duty.close()
 
     def metrics(self) -> dict[str, float]:
         """Each sample's name with its labels, and its value."""
@@ -103,6 +108,27 @@ async def test_why_it_was_stopped_is_logged(here: Yard) -> None:
     found = server.metrics()
     assert found["edge_registry_gc_last_end_seconds"] == 0
     assert found['edge_registry_gc_stopped_total{cause="unreadable"}'] == 1
+    assert found[LAST_STOPPED.format("unreadable")] == 1
+
+
+async def test_every_replica_tells_what_stopped_the_last_collection_until_one_is_done(here: Yard, other: Yard) -> None:
+    manifest = f"{keys.manifests(keys.Name('x'))}sha256/{'0' * 64}/n.t"
+    await here.driver.put(manifest, b"?")
+    await Server(here).turn()
+    for _ in range(2):  # however long it takes until the next one
+        late = Server(other)
+        await late.opened()
+        causes = ("off", "unreadable", "max_share", "refused", "failed")
+        assert [late.metrics()[LAST_STOPPED.format(cause)] for cause in causes] == [0] * 5
+        assert [late.metrics()[f'edge_registry_gc_stopped_total{{cause="{cause}"}}'] for cause in causes] == [0] * 5
+        await late.turn()
+        assert [late.metrics()[LAST_STOPPED.format(cause)] for cause in causes] == [0, 1, 0, 0, 0]
+        await here.pass_(23 * HOUR)
+    await here.driver.delete(manifest)
+    await here.pass_(2 * HOUR)
+    for server in (late, Server(here)):
+        await server.turn()
+        assert [server.metrics()[LAST_STOPPED.format(cause)] for cause in causes] == [0] * 5
 
 
 async def test_that_too_much_would_go_is_counted_before_and_when_it_happens(
@@ -112,6 +138,7 @@ async def test_that_too_much_would_go_is_counted_before_and_when_it_happens(
     await here.push(b"garbage")
     await here.pass_(49 * HOUR)
     server, stopped = Server(here, max_share=0.5), 'edge_registry_gc_stopped_total{cause="max_share"}'
+    await server.opened()
     assert server.metrics()[stopped] == 0  # an alert sees it rise
     await server.turn()
     assert server.metrics()[stopped] == 1

@@ -1,5 +1,7 @@
 """Collecting garbage as servers do it by themselves."""
 
+from typing import Final
+
 from app.registry.bucket import Bucket
 from app.registry.collection import why_off
 from app.telemetry.upkeep import UpkeepMetrics
@@ -8,6 +10,9 @@ from app.upkeep.garbage.garbage import Garbage, Order
 from app.upkeep.garbage.reports import Report
 from app.upkeep.schedule import Note
 from app.upkeep.settings import UpkeepSettings
+
+_FAILED: Final = "failed"
+"""What is told to have stopped a collection where the store, or this machine, did."""
 
 
 class Collecting:
@@ -22,17 +27,23 @@ class Collecting:
         self._metrics = metrics
         self._note = note
         self._garbage = Garbage(bucket, settings)
+        metrics.expect_stops([*reports.CAUSES, _FAILED])
 
     async def last(self) -> float | None:
         """See Duty. A collection that was stopped counts: nobody hurries to be stopped again."""
-        done = await reports.last_done(self._bucket)
+        last, done = await reports.last_kept(self._bucket), await reports.last_done(self._bucket)
         if done is not None:
             self._metrics.last_collected(done.at)
-        return await reports.last_time(self._bucket)
+        if last is None:
+            return None
+        state = last.document.get("state")
+        self._metrics.last_ended(_FAILED if state == "failed" else str(last.document.get("cause") or ""))
+        return last.at
 
     async def work(self) -> None:
         """See Duty."""
         self._tell(await self._garbage.collect(Order(self._max_share)))
+        await self.last()
 
     async def close(self) -> None:
         """See Duty."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from app.registry.bucket import Bucket
 from app.upkeep import kept
@@ -18,6 +18,7 @@ State = Literal["done", "stopped", "failed"]
 """Stopped: nothing more was deleted, because that was not safe or wise. Failed: the store did."""
 Cause = Literal["", "off", "unreadable", "max_share", "refused"]
 """What stopped it, in a word."""
+CAUSES: Final[Sequence[Cause]] = [cause for cause in get_args(Cause) if cause]
 
 WHY: Final[Mapping[str, str]] = {
     "copies": "no manifest of a repository that links it needs it",
@@ -111,12 +112,12 @@ async def last_done(bucket: Bucket) -> kept.Kept | None:
     return await kept.latest(bucket, KIND, wanted=lambda report: report.get("state") == "done")
 
 
+async def last_kept(bucket: Bucket) -> kept.Kept | None:
+    """The latest report, however it ended, and when it was written; None where there is none. Raises StorageError."""
+    return await kept.latest(bucket, KIND, UNFINISHED)
+
+
 async def last(bucket: Bucket) -> dict[str, Any] | None:
-    """The latest report; None where there is none. Raises StorageError."""
-    found = await kept.latest(bucket, KIND, UNFINISHED)
+    """The latest report, however it ended; None where there is none. Raises StorageError."""
+    found = await last_kept(bucket)
     return found.document if found else None
-
-
-async def last_time(bucket: Bucket) -> float | None:
-    """When the latest report was written, by the store's clock; None where there is none. Raises StorageError."""
-    return await kept.last_time(bucket, KIND, UNFINISHED)
