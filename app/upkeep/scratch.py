@@ -1,4 +1,4 @@
-"""A temporary database in which listings are joined, so that memory stays flat at any size."""
+"""A temporary database in which listings are joined, so that they need not fit in memory."""
 
 import asyncio
 import os
