@@ -28,6 +28,8 @@ SLOW = (
     "tests/proxy/test_restart.py",
     "tests/proxy/test_replicas.py",
     "tests/proxy/test_memory.py",
+    "tests/replicas/test_faults.py",
+    "tests/replicas/test_kills.py",
     "tests/setup/",
     "tests/upkeep/test_verify_disks.py",
     "tests/clients/test_adopt.py",
@@ -40,7 +42,7 @@ SLOW = (
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if item.nodeid.startswith(SLOW):
+        if item.nodeid.startswith(SLOW) or item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.slow)
             if not config.getoption("--all") and not config.args[0].startswith(item.nodeid.partition("::")[0]):
                 item.add_marker(pytest.mark.skip(reason="slow: run with --all, or by name"))
