@@ -4,11 +4,10 @@ Nothing is stored here. Archives are not trusted: indexes nest to a bound, each 
 is named, and what a descriptor says about a size must be so.
 """
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
 from app.oci.descriptors import Descriptor
 from app.oci.digests import Digest
@@ -22,6 +21,7 @@ from app.oci.manifests import (
     parse_manifest,
 )
 from app.proxy.images import EVERY, choose
+from app.registry.off_loop import off_loop
 from app.transfer.errors import ArchiveRefused
 from app.transfer.imports.listed import Contents
 
@@ -30,12 +30,6 @@ _MANIFESTS: Final = 10_000
 """The most manifests of one image."""
 _KINDS: Final = frozenset({"", OCI_MANIFEST, OCI_INDEX, OCI_ARTIFACT, DOCKER_MANIFEST, DOCKER_LIST})
 """Media types of manifests; the caches of BuildKit list blobs where others list manifests."""
-
-_LARGE: Final = 64 << 10
-"""Bytes of a manifest that is not read on the event loop."""
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 Held = Callable[[Digest], Awaitable[bool]]
 """Whether the registry can give a blob that is not in the archive."""
@@ -105,7 +99,7 @@ class _Walk:
             return self._seen[digest]
         if len(data) != descriptor.size:
             raise ArchiveRefused(f"the manifest {digest} has another size than its descriptor says")
-        manifest = await _apart(data, parse_manifest, data, descriptor.media_type or None)
+        manifest = await off_loop(len(data), parse_manifest, data, descriptor.media_type or None)
         if depth == 0 and manifest.subject is not None:
             self.found.subject = manifest.subject.digest
         if manifest.is_index:
@@ -119,7 +113,7 @@ class _Walk:
 
     async def _children(self, manifest: Manifest, data: bytes, depth: int) -> tuple[str | None, bool]:
         """What is missing of an index, and whether anything of it is left out."""
-        chosen, absent = await _apart(data, _chosen, data, self._platforms)
+        chosen, absent = await off_loop(len(data), _chosen, data, self._platforms)
         if absent and depth == 0:
             raise ArchiveRefused(f"the image is not there for {', '.join(absent)}")
         missing: str | None = None
@@ -156,11 +150,6 @@ class _Walk:
         self.found.blobs |= {blob.digest: blob for blob in blobs}
         self.found.held |= held
         return None
-
-
-async def _apart(data: bytes, read: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """What `read` makes of a document; of a large one in a thread."""
-    return await asyncio.to_thread(read, *args, **kwargs) if len(data) > _LARGE else read(*args, **kwargs)
 
 
 def _chosen(data: bytes, platforms: Sequence[str]) -> tuple[set[Digest], list[str]]:

@@ -1,11 +1,11 @@
 """Accounts of verify, as they are kept in the bucket."""
 
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.registry.bucket import Bucket
+from app.registry.clock import assumed_now
 from app.upkeep import kept
 from app.upkeep.decay.findings import Account
 
@@ -20,12 +20,12 @@ FAILED: Final = "verify-failed"
 async def keep(bucket: Bucket, account: Account) -> str:
     """Writes an account and drops old ones; returns its key. Raises StorageError."""
     kind = KIND if account.scope is None else SCOPED
-    return await kept.keep(bucket, kind, _now(bucket), account.document())
+    return await kept.keep(bucket, kind, assumed_now(bucket.capabilities), account.document())
 
 
 async def keep_failure(bucket: Bucket, why: str) -> str:
     """Writes that a run of the whole bucket did not reach its end; returns the key. Raises StorageError."""
-    now = _now(bucket)
+    now = assumed_now(bucket.capabilities)
     document = {"whole": False, "ended": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"), "failed": why}
     return await kept.keep(bucket, FAILED, now, document)
 
@@ -71,8 +71,3 @@ def doubted(account: Mapping[str, Any] | None) -> frozenset[str]:
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return frozenset()
-
-
-def _now(bucket: Bucket) -> float:
-    """Seconds since 1970 by the store's clock, as far as the probe at start could tell."""
-    return time.time() - bucket.capabilities.clock_skew

@@ -8,10 +8,10 @@ from app.oci.errors import ManifestInvalid
 from app.oci.manifests import MAX_BYTES, parse_manifest
 from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
+from app.registry.off_loop import off_loop
 from app.upkeep.decay.derived import Derived
 from app.upkeep.decay.inventory import Inventory, entry_in
 from app.upkeep.decay.looking import Withheld, asked
-from app.upkeep.decay.run import off_loop
 from app.upkeep.decay.stocktaking import Progress, Scope, take_stock
 from storage import NotFound
 

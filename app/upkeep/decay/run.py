@@ -1,7 +1,5 @@
 """What the parts of one run of verify share."""
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 from app.oci.names import Name
 from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
+from app.registry.clock import assumed_now
 from app.upkeep.decay.derived import Derived
 from app.upkeep.decay.findings import Finding
 from app.upkeep.decay.inventory import Inventory
@@ -16,9 +15,6 @@ from app.upkeep.decay.looking import stands
 from app.upkeep.decay.repair import BlobRepair
 from app.upkeep.decay.restoring import ManifestRepair
 from app.upkeep.decay.stocktaking import Progress
-
-_INLINE = 64 << 10
-"""Bytes that are parsed here rather than in a thread."""
 
 
 @dataclass(slots=True)
@@ -57,9 +53,4 @@ class Run:
 
     def now(self) -> float:
         """Seconds since 1970 by the store's clock, as far as the probe at start could tell."""
-        return time.time() - self.bucket.capabilities.clock_skew
-
-
-async def off_loop(size: int, work: Callable[..., Any], *values: Any) -> Any:
-    """What a function says of so many bytes, in a thread where it would hold up others."""
-    return work(*values) if size <= _INLINE else await asyncio.to_thread(work, *values)
+        return assumed_now(self.bucket.capabilities)

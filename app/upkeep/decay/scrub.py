@@ -1,6 +1,5 @@
 """Looking for decay as servers do it by themselves: a share of all bytes each time, at a bounded rate."""
 
-import time
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, Final
@@ -8,6 +7,7 @@ from typing import Any, Final
 from app.oci.errors import RegistryError
 from app.proxy.proxy import Proxy
 from app.registry.bucket import Bucket
+from app.registry.clock import assumed_now
 from app.telemetry.upkeep import UpkeepMetrics
 from app.upkeep.decay import accounts
 from app.upkeep.decay.findings import KINDS, Account, Finding
@@ -94,7 +94,7 @@ class Scrub:
 
     def _tell(self, account: Account) -> None:
         """Before the account is kept: where the store takes nothing, this alone says what was found."""
-        self._told = time.time() - self._bucket.capabilities.clock_skew
+        self._told = assumed_now(self._bucket.capabilities)
         self._metrics.last_verified(self._told, account.broken)
         checked = dict(account.checked)
         size = checked.pop("bytes", 0)

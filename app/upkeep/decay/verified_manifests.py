@@ -9,12 +9,13 @@ from app.oci.names import Name
 from app.registry import keys
 from app.registry.hashing import digest_of_stream
 from app.registry.keys import Entry
+from app.registry.off_loop import off_loop
 from app.registry.publishing import first_linked
 from app.registry.stored import first_entry
 from app.upkeep.decay.findings import Finding
 from app.upkeep.decay.inventory import entry_in
 from app.upkeep.decay.looking import Withheld, asked
-from app.upkeep.decay.run import Run, off_loop
+from app.upkeep.decay.run import Run
 from storage import NotFound
 
 _SPARSE: Final = "SELECT count(*) FROM repository WHERE name = ? AND cached"
