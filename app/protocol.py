@@ -16,6 +16,28 @@ WRITE_BUFFER: Final = 512 << 10
 """Bytes of an answer that may wait for the client before the store is read on."""
 
 
+UNWANTED: Final = 64 << 20
+"""Bytes of a body, behind an answer that was sent before its end, after which the connection is closed nevertheless."""
+
+
+class Outlet:
+    """A connection as the cycle of one request with a body sees it: closing waits for the rest of the body.
+
+    A connection that is closed on unread bytes is reset, which takes the answer back from a client that sends all
+    before it reads any (RFC 9112 section 9.6; nginx: lingering_close).
+    """
+
+    __slots__ = ("is_closing", "write", "_protocol")
+
+    def __init__(self, protocol: "GuardedProtocol") -> None:
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+        self._protocol = protocol
+
+    def close(self) -> None:
+        self._protocol.close_behind_body()
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection. A timer runs while no request is being answered and the client owes us bytes: those of its headers,
     or the rest of a body whose answer was sent early."""
@@ -28,6 +50,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     _pending = 0
     _in_headers = False
+    _unwanted = 0
+    _lingers = False
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -56,6 +80,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """As uvicorn's, with more room before reading pauses, and without its two copies while the registry keeps up."""
         cycle = self.cycle
         if cycle.response_complete:
+            self._drop(len(body))
             return
         cycle.body = cycle.body + body if cycle.body else body  # type: ignore[assignment]
         if len(cycle.body) > READ_BUFFER:
@@ -63,14 +88,37 @@ class GuardedProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_message_begin(self) -> None:
-        self._in_headers, self._pending = True, 0
+        self._in_headers, self._pending, self._unwanted = True, 0, 0
         super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._lingers:
+            self.transport.close()
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
         super().on_headers_complete()
         # ASGI would tell an application that sends that its client has gone only if it listened at the same time.
         self.scope["extensions"] = {CLIENT: {"gone": self.transport.is_closing}}
+        if self.scope["method"] not in ("GET", "HEAD"):
+            self.cycle.transport = Outlet(self)  # type: ignore[assignment]
+
+    def close_behind_body(self) -> None:
+        """Closes the connection: at once after a whole request or a broken answer, else when the body has come.
+
+        Its end, UNWANTED bytes of it, or `header_timeout` seconds, whichever is first.
+        """
+        if self.cycle.more_body and self.cycle.response_complete:
+            self._lingers = True
+            self.flow.resume_reading()
+        else:
+            self.transport.close()
+
+    def _drop(self, size: int) -> None:
+        self._unwanted += size
+        if self._unwanted > UNWANTED:
+            self.transport.close()
 
     def _arm(self) -> None:
         self._timer = self.loop.call_later(self.header_timeout, self._late)

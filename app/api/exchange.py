@@ -21,7 +21,6 @@ _COMMON: Final[Headers] = [
     (b"docker-distribution-api-version", b"registry/2.0"),
     (b"x-content-type-options", b"nosniff"),
 ]
-_DRAINED: Final = 16 << 20
 _ENTRIES: Final = 1000
 """The most errors of one answer: an index may name 20,000 manifests that are not here, and nobody reads 4 MiB of them."""
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -112,7 +111,6 @@ class Exchange:
         """The whole body. Raises TooLarge above `limit` bytes, TooSlow, ClientGone."""
         announced = self.content_length()
         if announced is not None and announced > limit:
-            await self._drain(announced)
             raise TooLarge(f"at most {limit} bytes")
         chunks: list[bytes] = []
         async for chunk in self.chunks():
@@ -120,12 +118,6 @@ class Exchange:
             if self.received > limit:
                 raise TooLarge(f"at most {limit} bytes")
         return b"".join(chunks)
-
-    async def _drain(self, announced: int) -> None:
-        """Reads what is not wanted, unless it is much: a connection closed on unread bytes loses the answer on its way."""
-        if announced <= _DRAINED:
-            async for _ in self.chunks():
-                pass
 
     async def chunks(self, exactly: int | None = None) -> AsyncIterator[bytes]:
         """The body as it comes. Raises TooSlow, ClientGone, and SizeInvalid when it is not `exactly` so many bytes."""

@@ -6,8 +6,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 from app.api.admin import Grants
 from app.api.exchange import CLIENT, ClientGone, Exchange, Headers
-from app.api.imports import drain, flag
-from app.oci.errors import NameInvalid, RegistryError, TooLarge
+from app.api.imports import flag
+from app.oci.errors import NameInvalid, TooLarge
 from app.oci.names import Name
 
 T = TypeVar("T")
@@ -60,12 +60,7 @@ class Exports:
 
     async def post(self, exchange: Exchange, grants: Grants) -> None:
         """200 with the archive, without the blobs of the inventory that is the body; 404 as for GET."""
-        inventory = _bounded(exchange)
-        try:
-            await self._send(exchange, grants, inventory)
-        except RegistryError:
-            await drain(inventory)
-            raise
+        await self._send(exchange, grants, _bounded(exchange))
 
     async def get_inventory(self, exchange: Exchange, grants: Grants) -> None:
         """200 with the digests of the blobs of every repository that the caller administers, one a line."""

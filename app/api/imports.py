@@ -5,12 +5,9 @@ from typing import Any, Final, Protocol
 
 from app.api.admin import Grants
 from app.api.exchange import CLIENT, Exchange
-from app.oci.errors import RegistryError, SizeInvalid, TooLarge, Unsupported
+from app.oci.errors import SizeInvalid, TooLarge, Unsupported
 from app.oci.names import Name
 from app.quantities import size_text
-
-_DRAINED: Final = 16 << 20
-"""Bytes that are read although they are not wanted: a connection closed on unread bytes loses the answer on its way."""
 
 
 class Outcome(Protocol):
@@ -68,23 +65,18 @@ class Imports:
             raise Unsupported("the registry is read-only")
         if (exchange.content_length() or 0) > self._limit:
             raise TooLarge(f"at most {size_text(self._limit)}")
-        chunks = exchange.chunks()
-        try:
-            found = await self._take(
-                chunks,
-                given=exchange.parameter("name") or "",
-                prefix=exchange.parameter("prefix") or "",
-                keep_host=flag(exchange, "keep_host"),
-                platforms=exchange.query("platform"),
-                dry_run=flag(exchange, "dry_run"),
-                by=grants.user or "import",
-                may_push=grants.administers,
-                may_pull=grants.may_pull,
-                gone=exchange.scope.get("extensions", {}).get(CLIENT, {}).get("gone", lambda: False),
-            )
-        except RegistryError:
-            await drain(chunks)
-            raise
+        found = await self._take(
+            exchange.chunks(),
+            given=exchange.parameter("name") or "",
+            prefix=exchange.parameter("prefix") or "",
+            keep_host=flag(exchange, "keep_host"),
+            platforms=exchange.query("platform"),
+            dry_run=flag(exchange, "dry_run"),
+            by=grants.user or "import",
+            may_push=grants.administers,
+            may_pull=grants.may_pull,
+            gone=exchange.scope.get("extensions", {}).get(CLIENT, {}).get("gone", lambda: False),
+        )
         bad = [image for image in found if image.trouble is not None]
         document: dict[str, Any] = {"images": [described(image) for image in found]}
         if bad:
@@ -115,12 +107,3 @@ def flag(exchange: Exchange, name: str) -> bool:
     if text.lower() in ("", "1", "true", "yes"):
         return True
     raise SizeInvalid(f"{name} is true or false")
-
-
-async def drain(chunks: AsyncIterator[bytes]) -> None:
-    """Reads what is left of a body that is refused, unless it is much."""
-    read = 0
-    async for chunk in chunks:
-        read += len(chunk)
-        if read > _DRAINED:
-            return

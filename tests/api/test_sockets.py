@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -201,3 +202,42 @@ async def test_an_abort_in_the_middle_of_a_patch_leaves_nothing(server: Registry
             await asyncio.sleep(0.1)
         while files() - before:
             await asyncio.sleep(0.1)
+
+
+def refused(server: RegistryServer, head: bytes, body: bytes) -> bytes:
+    """What a client reads that sends all of a request before it reads any, as urllib does. Raises OSError."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(head + b"Host: r\r\n" + b"Content-Length: %d\r\n\r\n" % len(body))
+        connection.sendall(body)
+        with connection.makefile("rb") as answer:
+            return answer.readline()
+
+
+@pytest.mark.parametrize("head", [b" HTTP/1.1\r\nConnection: close\r\n", b" HTTP/1.0\r\n", b" HTTP/1.1\r\n"])
+@pytest.mark.parametrize(
+    "target", [b"PUT /v2/a/manifests/v1", b"PATCH /v2/A/blobs/uploads/x", b"POST /api/v1/import?dry_run=x"]
+)
+def test_a_refusal_reaches_a_client_that_sends_all_first(server: RegistryServer, target: bytes, head: bytes) -> None:
+    assert refused(server, target + head, bytes(32 << 20)).split()[1][:1] == b"4"
+
+
+def test_what_follows_a_refusal_is_read_to_a_limit_only(server: RegistryServer) -> None:
+    with pytest.raises(ConnectionError):
+        refused(server, b"PUT /v2/a/manifests/v1 HTTP/1.1\r\nConnection: close\r\n", bytes(160 << 20))
+
+
+@pytest.mark.parametrize("drip", [0.2, 30])
+def test_what_follows_a_refusal_is_waited_for_a_while_only(server: RegistryServer, drip: float) -> None:
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=drip) as connection:
+        connection.sendall(
+            b"PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: r\r\nConnection: close\r\nContent-Length: 9999999\r\n\r\n"
+        )
+        with suppress(ConnectionError):
+            while True:
+                with suppress(TimeoutError):
+                    if not connection.recv(4096):
+                        break
+                assert time.monotonic() - began < 15
+                connection.sendall(b"x")
+    assert time.monotonic() - began < 15
