@@ -27,7 +27,7 @@ class Outlet:
     before it reads any (RFC 9112 section 9.6; nginx: lingering_close).
     """
 
-    __slots__ = ("is_closing", "write", "_protocol")
+    __slots__ = ("_protocol", "is_closing", "write")
 
     def __init__(self, protocol: "GuardedProtocol") -> None:
         self.write = protocol.transport.write

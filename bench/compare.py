@@ -123,7 +123,7 @@ def store(folder: Path) -> Iterator[Store]:
         "MINIO_CI_CD": "1",
     }
     command = [os.environ["MINIO_BIN"], "server", "--quiet", "--address", address, str(folder)]
-    with _process(command, environment, f"http://{address}/minio/health/live") as pid:
+    with _process(command, environment, f"http://{address}/minio/health/cluster") as pid:
         client = Minio(address, "bench", secret, secure=False)
         for bucket in (OURS, THEIRS):
             client.make_bucket(bucket)

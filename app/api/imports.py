@@ -1,7 +1,7 @@
 """`POST /api/v1/import`: an archive of images as the body, published as it would be pushed."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from app.api.admin import Grants
 from app.api.exchange import CLIENT, Exchange

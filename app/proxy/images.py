@@ -11,7 +11,6 @@ from typing import Any, Final
 from app.oci.descriptors import Descriptor
 from app.oci.digests import Digest, is_digest
 from app.oci.errors import BlobUnknown, ManifestInvalid, ManifestUnknown, RegistryError
-from app.oci.manifests import parse_manifest
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.proxy.cache import Cache
@@ -25,6 +24,8 @@ from app.proxy.upstreams import Upstream
 from app.registry import keys, tags
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.failures import translated
+from app.registry.manifests import parsed
+from app.registry.off_loop import off_loop
 from app.registry.publishing import first_linked
 from app.registry.referrers import ReferrersOf
 from app.registry.stored import first_entry, read_manifest
@@ -92,10 +93,10 @@ async def outline(bucket: Bucket, name: Name, digest: Digest, platforms: Sequenc
             found.missing_manifests.append(digest)
             continue
         with suppress(ManifestInvalid):
-            manifest = parse_manifest(data, media_type)
+            manifest = await parsed(data, media_type)
             found.blobs |= {blob.digest: blob for blob in manifest.blobs}
             if manifest.children:
-                chosen, absent = choose(json.loads(data)["manifests"], platforms)
+                chosen, absent = await off_loop(len(data), chosen_of, data, platforms)
                 rest += chosen
                 found.absent += absent
         rest += await _signatures(bucket, name, digest)
@@ -142,6 +143,11 @@ def choose(children: Iterable[Any], platforms: Sequence[str]) -> tuple[list[Dige
     if any(spelled is None for _, spelled in listed):
         offered |= wanted
     return chosen, [platform for platform in platforms if _plain(platform) not in offered]
+
+
+def chosen_of(index: bytes, platforms: Sequence[str]) -> tuple[list[Digest], list[str]]:
+    """As `choose`, of the bytes of an index that was parsed before."""
+    return choose(json.loads(index)["manifests"], platforms)
 
 
 def _spellings(platform: Any) -> set[str] | None:

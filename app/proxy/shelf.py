@@ -15,6 +15,7 @@ from app.registry import keys
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.keys import Copy, Entry
 from app.registry.listing import every
+from app.registry.off_loop import off_loop
 from app.registry.stored import read_manifest
 from storage import Corrupt, Driver, Entry as Listed, NotFound
 
@@ -67,7 +68,8 @@ class Shelf:
         async def names(digest: Digest) -> tuple[Digest, ...] | None:
             for entry, _ in self.manifests[digest]:
                 try:
-                    found = digests_named(await read_manifest(bucket, self.name, entry))
+                    data = await read_manifest(bucket, self.name, entry)
+                    found = await off_loop(len(data), digests_named, data)
                 except NotFound:
                     continue
                 except (ManifestInvalid, Corrupt):

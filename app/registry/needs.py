@@ -11,6 +11,7 @@ from app.registry import keys
 from app.registry.bucket import Bucket, Recent, side_by_side
 from app.registry.keys import Entry
 from app.registry.listing import every
+from app.registry.off_loop import off_loop
 from app.registry.stored import read_manifest
 from storage import Corrupt, NotFound
 
@@ -67,7 +68,8 @@ class StoredNeeds:
             if known is not None:
                 return known
         try:
-            found = frozenset(digests_named(await read_manifest(self._bucket, name, entry)))
+            data = await read_manifest(self._bucket, name, entry)
+            found = frozenset(await off_loop(len(data), digests_named, data))
         except NotFound:
             return frozenset()  # deleted since it was listed
         except (ManifestInvalid, Corrupt) as exc:

@@ -4,7 +4,6 @@ Nothing is stored here. Archives are not trusted: indexes nest to a bound, each 
 is named, and what a descriptor says about a size must be so.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,7 +19,7 @@ from app.oci.manifests import (
     Manifest,
     parse_manifest,
 )
-from app.proxy.images import EVERY, choose
+from app.proxy.images import EVERY, chosen_of
 from app.registry.off_loop import off_loop
 from app.transfer.errors import ArchiveRefused
 from app.transfer.imports.listed import Contents
@@ -113,7 +112,8 @@ class _Walk:
 
     async def _children(self, manifest: Manifest, data: bytes, depth: int) -> tuple[str | None, bool]:
         """What is missing of an index, and whether anything of it is left out."""
-        chosen, absent = await off_loop(len(data), _chosen, data, self._platforms)
+        picked, absent = await off_loop(len(data), chosen_of, data, self._platforms)
+        chosen = set(picked)
         if absent and depth == 0:
             raise ArchiveRefused(f"the image is not there for {', '.join(absent)}")
         missing: str | None = None
@@ -150,8 +150,3 @@ class _Walk:
         self.found.blobs |= {blob.digest: blob for blob in blobs}
         self.found.held |= held
         return None
-
-
-def _chosen(data: bytes, platforms: Sequence[str]) -> tuple[set[Digest], list[str]]:
-    chosen, absent = choose(json.loads(data)["manifests"], platforms)
-    return set(chosen), absent
