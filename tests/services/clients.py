@@ -26,6 +26,16 @@ def find_program(name: str) -> Path | None:
     return Path(found) if found else None
 
 
+def find_newer(kind: str) -> Path | None:
+    """The folder of `containerd` 2, `buildkit` or `compose` 2 as `newer.sh` built them; None where it did not.
+
+    Below NEWER_BIN, .cache/newer of the checkout, or ~/.cache/edge-registry/newer.
+    """
+    named = os.environ.get("NEWER_BIN")
+    places = [Path(named)] if named else [CHECKOUT / ".cache/newer", Path.home() / ".cache/edge-registry/newer"]
+    return next((place / kind for place in places if (place / kind / "version").exists()), None)
+
+
 def refuse(request: pytest.FixtureRequest, reason: str) -> NoReturn:
     """Skips the test, or fails it under --require-clients."""
     if request.config.getoption("--require-clients"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.clients import Client, find_program, refuse
+from tests.services.clients import Client, find_newer, find_program, refuse
 from tests.services.daemons import SHORT, ContainerdDaemon, DockerDaemon
 
 MakeClient = Callable[..., Client]
@@ -22,6 +22,19 @@ def need(request: pytest.FixtureRequest) -> Callable[[str], Path]:
         found = find_program(name)
         if found is None:
             refuse(request, f"{name} is not installed")
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def need_newer(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Finds the folder of clients that are newer than Debian's, or skips the test."""
+
+    def find(kind: str) -> Path:
+        found = find_newer(kind)
+        if found is None:
+            refuse(request, f"{kind} is not built: run tests/services/newer.sh .cache/newer")
         return found
 
     return find
