@@ -54,7 +54,13 @@ async def other(shelf: MemoryDriver, pass_: Pass, here: Yard) -> AsyncIterator[Y
         yield found
 
 
-@pytest.fixture(params=["memory", "filesystem", pytest.param("s3", marks=pytest.mark.minio)])
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("filesystem", marks=pytest.mark.slow),
+        pytest.param("s3", marks=[pytest.mark.minio, pytest.mark.slow]),
+    ]
+)
 async def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Yard]:
     """A replica on each kind of store."""
     driver: Driver = MemoryDriver()
