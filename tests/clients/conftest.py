@@ -10,9 +10,11 @@ import pytest
 from tests.clients.outside import Outside
 from tests.services.engines import (
     containerd,
+    containerd_programs,
     ctr,
     docker,
     dockerd,
+    generation,
     image_store,
     make_client,
     mirrors,
@@ -27,9 +29,11 @@ from tests.services.registry import Credentials, RegistryServer, filesystem_stor
 
 __all__ = [
     "containerd",
+    "containerd_programs",
     "ctr",
     "docker",
     "dockerd",
+    "generation",
     "image_store",
     "make_client",
     "mirrors",

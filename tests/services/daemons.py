@@ -16,6 +16,17 @@ SHORT: Final = Path("/tmp")
 SOCKET_BYTES: Final = 107
 """How long the path of a unix socket may be on Linux."""
 
+_FOR_KUBERNETES: Final = (
+    *("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"),
+    "io.containerd.nri.v1.nri",
+)
+_NATIVE: Final = """[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+platform = "linux/amd64"
+snapshotter = "native"
+differ = "walking"
+"""
+"""Lets what containerd 2 pulls be unpacked by the snapshotter that works wherever a folder does; 1.6 does not read it."""
+
 
 class Daemon:
     """A program that listens on the unix socket `socket` while it is entered. Needs root.
@@ -150,11 +161,24 @@ class DockerDaemon(Daemon):
 
 
 class ContainerdDaemon(Daemon):
-    """A containerd without Kubernetes' part."""
+    """A containerd of either generation without Kubernetes' part; `environment` is of the daemon.
 
-    def __init__(self, folder: Path, containerd: Path, ctr: Path, *, short: Path = SHORT) -> None:
+    Generation 2 pulls and pushes by itself where the first lets `ctr` do it, so it also needs to know the way out.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        containerd: Path,
+        ctr: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        short: Path = SHORT,
+    ) -> None:
         super().__init__(folder, "containerd", short=short)
-        self._containerd, self._ctr = containerd, ctr
+        self.ctr = ctr
+        self._containerd = containerd
+        self._surroundings = dict(environment or {})
 
     @property
     def client(self) -> Mapping[str, str]:
@@ -163,17 +187,22 @@ class ContainerdDaemon(Daemon):
     def _longest(self) -> Path:
         return Path(f"{self.socket}.ttrpc")
 
+    def _environment(self) -> Mapping[str, str]:
+        # The shim beside ctr belongs to this containerd; that of a package may be of another generation.
+        path = os.pathsep.join([str(self.ctr.parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+        return self._surroundings | {"PATH": path}
+
     def _command(self) -> list[str]:
         configuration = self.folder / "config.toml"
         configuration.write_text(
             f'version = 2\nroot = "{self.folder}/root"\nstate = "{self.folder}/state"\n'
-            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-            f'[grpc]\naddress = "{self.socket}"\n[ttrpc]\naddress = "{self.socket}.ttrpc"\n'
+            f"disabled_plugins = {list(_FOR_KUBERNETES)}\n"
+            f'[grpc]\naddress = "{self.socket}"\n[ttrpc]\naddress = "{self.socket}.ttrpc"\n{_NATIVE}'
         )
         return [str(self._containerd), "--config", str(configuration)]
 
     def _probe(self) -> list[str]:
-        return [str(self._ctr), "version"]
+        return [str(self.ctr), "version"]
 
 
 def _mounts_below(folder: Path) -> list[str]:

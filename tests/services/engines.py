@@ -90,19 +90,40 @@ def docker(dockerd: DockerDaemon, make_client: MakeClient) -> Client:
     return make_client("docker", (), dockerd.client)
 
 
+@pytest.fixture(scope="module", params=["1", "2"])
+def generation(request: pytest.FixtureRequest) -> str:
+    """Both generations of containerd in turn: Debian's, and the one that `newer.sh` builds."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def containerd_programs(
+    generation: str, need: Callable[[str], Path], need_newer: Callable[[str], Path]
+) -> tuple[Path, Path]:
+    """The containerd of that generation and its ctr."""
+    if generation == "1":
+        return need("containerd"), need("ctr")
+    folder = need_newer("containerd")
+    return folder / "containerd", folder / "ctr"
+
+
 @pytest.fixture(scope="module")
 def containerd(
-    root: None, need: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+    root: None,
+    containerd_programs: tuple[Path, Path],
+    surroundings: Mapping[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ContainerdDaemon]:
-    """A containerd, which no other module's tests have anything in."""
-    with ContainerdDaemon(tmp_path_factory.mktemp("containerd"), need("containerd"), need("ctr")) as daemon:
+    """A containerd of either generation, which no other module's tests have anything in."""
+    folder = tmp_path_factory.mktemp("containerd")
+    with ContainerdDaemon(folder, *containerd_programs, environment=surroundings) as daemon:
         yield daemon
 
 
 @pytest.fixture
-def ctr(containerd: ContainerdDaemon, make_client: MakeClient) -> Client:
+def ctr(containerd: ContainerdDaemon, tmp_path: Path, surroundings: Mapping[str, str]) -> Client:
     """The client of that containerd."""
-    return make_client("ctr", (), containerd.client)
+    return Client(containerd.ctr, tmp_path / "home-ctr", environment={**surroundings, **containerd.client})
 
 
 @pytest.fixture
