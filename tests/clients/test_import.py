@@ -192,6 +192,7 @@ def test_every_platform_of_an_index_keeps_its_digest(
     gapped: Gapped,
     plain: RegistryServer,
     ctr: Client,
+    generation: str,
     tools: Callable[[str], Client],
     index_layout: Layout,
     repository: str,
@@ -208,8 +209,10 @@ def test_every_platform_of_an_index_keeps_its_digest(
         ctr.run("images", "export", *options, str(tmp_path / "index.tar"), name)
         ctr.run("images", "remove", "--sync", name, source)
         assert gapped.bring(str(tmp_path / "index.tar")) == index_layout.digest
+        # ctr 2 wants the manifests of all platforms, which an archive of one does not have; the kubelet does not.
+        own = ["--skip-metadata"] if (generation, options[0]) == ("2", "--platform") else []
         for reference in (name, f"{HUB}/{repository}@{index_layout.digest}"):
-            ctr.run("images", "pull", *options, "--hosts-dir", str(hosts), reference)
+            ctr.run("images", "pull", *options, *own, "--hosts-dir", str(hosts), reference)
             assert index_layout.digest in ctr.run("images", "list", f"name=={reference}")
             ctr.run("images", "remove", "--sync", reference)
     assert check_whole(gapped.server, f"{HUB}/{repository}", index_layout.digest) == index_layout.digest

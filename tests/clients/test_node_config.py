@@ -11,7 +11,7 @@ import pytest
 from app.tls.authority import make_certificates
 from tests.nodes.roots import make_root, program
 from tests.services.clients import Client
-from tests.services.daemons import DockerDaemon
+from tests.services.daemons import ContainerdDaemon, DockerDaemon
 from tests.services.engines import MakeClient
 from tests.services.images import Layout
 from tests.services.registry import Credentials, RegistryServer, filesystem_store
@@ -89,16 +89,20 @@ def test_nothing_here_knows_the_name() -> None:
 
 
 def test_containerd_pulls_by_the_name_with_the_password_and_not_without(
-    ctr: Client, named: RegistryServer, image: str, layout: Layout, tmp_path: Path
+    containerd_programs: tuple[Path, Path], named: RegistryServer, image: str, layout: Layout, tmp_path: Path
 ) -> None:
     node = make_node(tmp_path, "containerd", named)
-    moved(ctr, node, tmp_path)
+    program, ctr = containerd_programs
     hosts = ["--hosts-dir", "/etc/containerd/certs.d"]
     login = ["--user", f"{USER.name}:{USER.password}"]
-    assert "401" in ctr.fail("images", "pull", *hosts, image)
-    assert "certificate" in ctr.fail("images", "pull", *login, image)
-    ctr.run("images", "pull", *hosts, *login, image)
-    assert layout.digest in ctr.run("images", "list", f"name=={image}")
+    # It is ctr that reads these files with generation 1, and the daemon with generation 2.
+    with ContainerdDaemon(tmp_path / "containerd", on_node(program, node, tmp_path), ctr) as daemon:
+        client = Client(on_node(ctr, node, tmp_path), tmp_path / "home-ctr", environment=daemon.client)
+        refused = client.fail("images", "pull", *hosts, image)
+        assert "401" in refused or "no basic auth credentials" in refused, refused
+        assert "certificate" in client.fail("images", "pull", *login, image)
+        client.run("images", "pull", *hosts, *login, image)
+        assert layout.digest in client.run("images", "list", f"name=={image}")
 
 
 def test_podman_pulls_by_the_name_with_the_password_and_not_without(

@@ -15,7 +15,7 @@ from app.tls.authority import make_certificates
 from tests.services.archives import write_program
 from tests.services.cluster import configuration
 from tests.services.cluster.node import Node, Process
-from tests.services.cluster.programs import built, installed
+from tests.services.cluster.programs import built, containerd_folder, installed
 
 START_SECONDS: Final = 90.0
 RUN_SECONDS: Final = 240.0
@@ -31,10 +31,13 @@ class Cluster:
     The node has its own /etc, /var, /run and network; only `address` is reached from this machine. Pods reach this
     machine at `outside`. Nothing can be pulled from elsewhere: images come by `import_image`, or from a registry that
     runs in the cluster or here. NetworkPolicies are taken, but nothing enforces them; there are no load balancers.
+    `containerd` is the generation of its container runtime, 1 or 2.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, containerd: int = 1) -> None:
         self.folder = folder.resolve()
+        self.containerd = containerd
+        self._containerd: Process | None = None
         self.node = Node(self.folder / "node")
         self.kubeconfig = self.folder / "kubeconfig"
 
@@ -128,7 +131,19 @@ class Cluster:
 
     def ctr(self, *arguments: str) -> str:
         """Runs `ctr` on the node, in Kubernetes' namespace of containerd."""
-        return self.node.run(installed("ctr"), "-n", "k8s.io", *arguments)
+        return self.node.run(self._beside("ctr"), "-n", "k8s.io", *arguments)
+
+    def restart_containerd(self, configuration: str) -> None:
+        """Another config.toml and another process that reads it; the pods that run go on. Returns once it answers."""
+        (self.node.etc / "containerd/config.toml").write_text(configuration)
+        if self._containerd is not None:
+            self.node.processes.remove(self._containerd)
+            self._containerd.stop()
+        # Its shims are found on its PATH.
+        path = f"{containerd_folder(self.containerd)}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+        command = (self._beside("containerd"), "--config", "/etc/containerd/config.toml")
+        self._containerd = self.node.spawn("containerd", *command, environment={"PATH": path})
+        self.await_that("containerd answers", self._answers)
 
     def await_that(self, what: str, met: Callable[[], bool], seconds: float = START_SECONDS) -> None:
         """Asks until `met`; fails with `what`, or with the log of a part of the cluster that ended meanwhile."""
@@ -147,7 +162,7 @@ class Cluster:
     def _start(self) -> None:
         self.node.start()
         self._write_files()
-        self._spawn_installed("containerd", "--config", "/etc/containerd/config.toml")
+        self.restart_containerd(configuration.CONTAINERDS[self.containerd])
         self._spawn_installed(*configuration.ETCD_COMMAND)
         self._spawn("kube-apiserver", *configuration.api_server(self.address), "--cert-dir", "/var/lib/kubernetes")
         self._import_pause()
@@ -182,16 +197,17 @@ class Cluster:
         (files / "kube-proxy.yaml").write_text(configuration.kube_proxy(self.address))
         (files / "Corefile").write_text(configuration.coredns(self.address))
         (network / "10-pods.conflist").write_text(configuration.NETWORK)
-        (etc / "containerd/config.toml").write_text(configuration.CONTAINERD)
         self.kubeconfig.write_text(configuration.kubeconfig(self.address, token, str(files / "ca.crt")))
 
     def _import_pause(self) -> None:
         archive = write_program(self.folder / "pause.tar", configuration.PAUSE, [Path(built("pause"))])
-        self.await_that("containerd answers", self._answers)
         self.import_image(archive)
 
     def _answers(self) -> bool:
-        return self.node.attempt(installed("ctr"), "version").returncode == 0
+        return self.node.attempt(self._beside("ctr"), "version").returncode == 0
+
+    def _beside(self, name: str) -> str:
+        return str(containerd_folder(self.containerd) / name)
 
     def _spawn(self, name: str, *arguments: str) -> Process:
         return self.node.spawn(name, built(name), *arguments)

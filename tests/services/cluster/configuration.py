@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import yaml
 
+from tests.services.cluster.programs import PLUGINS
+
 API_PORT: Final = 6443
 SERVICES: Final = "10.96.0.0/24"
 API_SERVICE: Final = "10.96.0.1"
@@ -15,16 +17,31 @@ CERTS: Final = "/etc/containerd/certs.d"
 FILES: Final = "/etc/kubernetes"
 ETCD: Final = "http://127.0.0.1:2379"
 NODE: Final = "node-1"
-CONTAINERD: Final = f"""version = 2
+CONTAINERDS: Final = {
+    1: f"""version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE}"
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".registry]
     config_path = "{CERTS}"
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
+    bin_dir = "{PLUGINS}"
     conf_dir = "/etc/cni/net.d"
-"""
+""",
+    2: f"""version = 3
+[plugins.'io.containerd.cri.v1.images']
+  [plugins.'io.containerd.cri.v1.images'.pinned_images]
+    sandbox = '{PAUSE}'
+  [plugins.'io.containerd.cri.v1.images'.registry]
+    config_path = '{CERTS}'
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    bin_dirs = ['{PLUGINS}']
+    conf_dir = '/etc/cni/net.d'
+""",
+}
+"""config.toml by containerd's generation."""
 NETWORK: Final = json.dumps(
     {
         "cniVersion": "0.4.0",

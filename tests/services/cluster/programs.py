@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.services.clients import CHECKOUT, find_program
+from tests.services.clients import CHECKOUT, find_newer, find_program
 
 BUILT: Final = (
     *("kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"),
@@ -51,8 +51,8 @@ def barred() -> str | None:
     return None
 
 
-def missing() -> str | None:
-    """Why no cluster can be started here, in one sentence; None where one can."""
+def missing(containerd: int = 1) -> str | None:
+    """Why no cluster with this generation of containerd can be started here, in one sentence; None where one can."""
     if os.geteuid() != 0:
         return "not root: a cluster cannot be started"
     absent = [name for name in INSTALLED if find_program(name) is None]
@@ -62,6 +62,8 @@ def missing() -> str | None:
     absent = [name for name in BUILT if not os.access(folder / name, os.X_OK)]
     if absent:
         return f"{folder} lacks {', '.join(absent)}: run tests/services/cluster/build.sh {folder}"
+    if containerd == 2 and find_newer("containerd") is None:
+        return "containerd 2 is not built: run tests/services/newer.sh .cache/newer"
     return barred()
 
 
@@ -75,6 +77,13 @@ def installed(name: str) -> str:
     found = find_program(name)
     assert found is not None, f"{name} is not installed"
     return str(found)
+
+
+def containerd_folder(generation: int) -> Path:
+    """Where containerd, its shim and ctr of a generation are: 1 is the package's, 2 what `newer.sh` built."""
+    found = find_newer("containerd") if generation == 2 else Path(installed("containerd")).parent
+    assert found is not None, "containerd 2 is not built"
+    return found
 
 
 def _hierarchies() -> Iterator[Path]:
