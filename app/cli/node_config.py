@@ -234,6 +234,6 @@ def _standing_notes(found: "ClientFiles") -> list[str]:
     """What a machine that nobody looked at may need besides."""
     if found.client != "containerd":
         return []
-    from app.nodes.containerd import look
+    from app.nodes.lookup import of_any_node
 
-    return [note.replace("this node has no", "where a node has no config_path in") for note in look(None).notes]
+    return [of_any_node()]

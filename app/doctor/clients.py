@@ -1,6 +1,7 @@
 """The clients on this host, and what each of them was told about the registry; nothing is changed."""
 
 import json
+import re
 import shlex
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +13,13 @@ from app.doctor.authorities import crt_files, trouble_with
 from app.doctor.names import Host, listed
 from app.doctor.report import Check, failed, ok, warning
 from app.errors import StartError
-from app.nodes import containerd, detection, docker, k3s, podman
+from app.nodes import containerd, detection, docker, k3s, lookup, podman
 from app.nodes.files import Foreign
 from app.nodes.root import Root
 
 _DROP_INS: Final = "/etc/containers/registries.conf.d"
 _REGISTRIES: Final = "/etc/containers/registries.conf"
+_RELEASE: Final = re.compile(r"(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +61,24 @@ def examine_clients(root: Root, wanted: Wanted, versions: Mapping[str, str]) -> 
 
 
 def _containerd(root: Root, wanted: Wanted, version: str | None) -> Iterator[Check]:
-    looking = detection.look(root)
-    if _only_for_docker(root):
+    if lookup.is_for_docker_alone((root.read(lookup.CONFIG) or b"").decode(errors="replace")):
         yield ok("containerd", f"{version or 'it is here'}, for Docker alone: its CRI plugin is off")
         return
-    if looking.missing is not None and (version is None or version.startswith("containerd 1.")):
+    looking = detection.look(root, _release(version))
+    if looking.missing is not None:
         words = " ".join(looking.missing.split())
         found = f"{version or 'it'} looks into no certs.d"
-        yield warning("containerd", found, f"put `{words}` into {containerd.CONFIG} and run {containerd.RESTART}")
+        yield warning("containerd", found, f"put `{words}` into {lookup.CONFIG} and run {lookup.RESTART}")
     else:
         yield ok("containerd", f"{version or 'it is here'}, and looks into {looking.folder}")
     for host in wanted.hosts:
         yield _containerd_host(root, wanted, host, looking.folder)
 
 
-def _only_for_docker(root: Root) -> bool:
-    """Whether no pods run here: Docker's packages switch off the part of containerd that pulls for the kubelet."""
-    try:
-        disabled = tomllib.loads((root.read(containerd.CONFIG) or b"").decode()).get("disabled_plugins", [])
-    except ValueError:
-        return False
-    return isinstance(disabled, list) and "cri" in disabled
+def _release(version: str | None) -> tuple[int, int] | None:
+    """`containerd 2.4.2` -> (2, 4)."""
+    found = _RELEASE.search(version or "")
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _containerd_host(root: Root, wanted: Wanted, host: Host, certs: str) -> Check:

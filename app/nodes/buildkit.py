@@ -1,7 +1,9 @@
 """BuildKit: the authority as a file, and what people add to `buildkitd.toml`, which has one owner only."""
 
+import ipaddress
 import json
 from typing import Final
+from urllib.parse import urlsplit
 
 from app.nodes.files import ByHand, ClientFiles, authority
 from app.nodes.site import EVERYTHING, Site
@@ -25,9 +27,19 @@ def configure(site: Site) -> ClientFiles:
 
 
 def _how(site: Site, host: str) -> list[str]:
+    """What BuildKit would get wrong: it speaks plain HTTP to loopback addresses, and TLS to all others."""
     if host in site.plain():
         return ["http = true"]
-    return [f"ca = [{json.dumps(f'{CA_FOLDER}/ca.crt')}]"] if host in site.trusted() else []
+    lines = ["http = false"] if _is_loopback(host) else []
+    return lines + ([f"ca = [{json.dumps(f'{CA_FOLDER}/ca.crt')}]"] if host in site.trusted() else [])
+
+
+def _is_loopback(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 def _section(name: str, lines: list[str]) -> str:

@@ -4,7 +4,7 @@ import fnmatch
 import os
 from collections.abc import Sequence
 
-from app.nodes import containerd, crio, docker, hosts, k3s, podman
+from app.nodes import containerd, crio, docker, hosts, k3s, lookup, podman
 from app.nodes.files import ClientFiles
 from app.nodes.root import Root
 from app.nodes.settings import Client
@@ -35,12 +35,11 @@ def host_entries(site: Site, *, named: bool) -> list[ClientFiles]:
     return [ClientFiles("hosts", edits=(hosts.edit(site.addresses),))] if named else []
 
 
-def look(root: Root) -> containerd.Looking:
-    """Where the containerd of this node looks for registries."""
-    config = _text(root, containerd.CONFIG)
-    return containerd.look(
-        config, [text for path in _imported(root, config) if (text := _text(root, path)) is not None]
-    )
+def look(root: Root, release: tuple[int, int] | None = None) -> lookup.Looking:
+    """Where the containerd of this node looks for registries; `release` is (2, 4) for 2.4, None where it is not known."""
+    config = _text(root, lookup.CONFIG)
+    imported = [text for path in _imported(root, config) if (text := _text(root, path)) is not None]
+    return lookup.look(config, imported, release)
 
 
 def _configure(root: Root, site: Site, client: Client) -> ClientFiles:
@@ -56,7 +55,7 @@ def _configure(root: Root, site: Site, client: Client) -> ClientFiles:
 def _imported(root: Root, config: str | None) -> list[str]:
     """The files that config.toml imports; a pattern may stand for the last part of a path."""
     paths: list[str] = []
-    for pattern in containerd.imports(config):
+    for pattern in lookup.imports(config):
         folder, _, name = os.path.normpath(os.path.join("/etc/containerd", pattern)).rpartition("/")
         real = root.real(folder)
         names = sorted(os.listdir(real)) if real.is_dir() else []

@@ -10,12 +10,13 @@ from app.doctor.clients import Wanted, examine_clients
 from app.doctor.names import Host
 from app.doctor.programs import examine_node_port
 from app.doctor.report import Check, Verdict
-from app.nodes import containerd, docker, k3s, podman
+from app.nodes import containerd, docker, k3s, lookup, podman
 from app.nodes.files import ClientFiles
 from app.nodes.root import Root
 from app.nodes.site import Site
 from app.tls.authority import make_certificates
 from tests.doctor.verdicts import bad, the_one
+from tests.nodes.roots import SET_CONTAINERD
 from tests.proxy.served import serve
 
 HOST = "registry.example:5045"
@@ -30,7 +31,7 @@ def ca(tmp_path: Path) -> str:
 @pytest.fixture
 def node(tmp_path: Path) -> Path:
     """A node with a containerd that looks into certs.d, and nothing else."""
-    write(tmp_path / "node", containerd.CONFIG, "version = 3\n")
+    write(tmp_path / "node", lookup.CONFIG, SET_CONTAINERD)
     return tmp_path / "node"
 
 
@@ -64,7 +65,7 @@ def test_what_node_config_writes_is_sound(
 @pytest.mark.parametrize(
     ("client", "path"),
     [
-        ("containerd", f"{containerd.CERTS}/{HOST}/ca.crt"),
+        ("containerd", f"{lookup.CERTS}/{HOST}/ca.crt"),
         ("docker", f"{docker.CERTS}/{HOST}/ca.crt"),
         ("podman", f"{podman.CERTS}/{HOST}/ca.crt"),
     ],
@@ -105,8 +106,8 @@ def test_a_host_without_clients_is_no_trouble(tmp_path: Path) -> None:
             f'[[registry]]\nlocation = "{HOST}"\nblocked = true\n',
             "registries.conf blocks it",
         ),
-        (f"{containerd.CERTS}/{HOST}/hosts.toml", "server = \n", "is not valid TOML"),
-        (f"{containerd.CERTS}/{HOST}/hosts.toml", "skip_verify = true\n", "trusts whoever answers"),
+        (f"{lookup.CERTS}/{HOST}/hosts.toml", "server = \n", "is not valid TOML"),
+        (f"{lookup.CERTS}/{HOST}/hosts.toml", "skip_verify = true\n", "trusts whoever answers"),
     ],
 )
 def test_files_that_break_a_client_or_its_trust_are_named(path: str, text: str, said: str, node: Path, ca: str) -> None:
@@ -115,14 +116,28 @@ def test_files_that_break_a_client_or_its_trust_are_named(path: str, text: str, 
 
 
 def test_an_old_containerd_that_looks_nowhere_gets_the_line_to_add(tmp_path: Path) -> None:
-    write(tmp_path, containerd.CONFIG, 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n')
+    write(tmp_path, lookup.CONFIG, 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n')
     check = the_one(looked_at(tmp_path, None), Verdict.WARNING)
     assert check.fix is not None
     assert 'config_path = "/etc/containerd/certs.d"' in check.fix
 
 
+@pytest.mark.parametrize(
+    ("version", "verdict"), [("containerd 2.4.2", Verdict.WARNING), ("containerd 2.0.7", None), (None, Verdict.WARNING)]
+)
+def test_a_containerd_2_that_takes_two_folders_for_one_is_found_out(
+    tmp_path: Path, version: str | None, verdict: Verdict | None
+) -> None:
+    registry = '[plugins."io.containerd.cri.v1.images".registry]'
+    write(tmp_path, lookup.CONFIG, f'version = 3\n{registry}\nconfig_path = "{lookup.CERTS}:/etc/docker/certs.d"\n')
+    versions = {"containerd": version} if version else {}
+    found = bad(examine_clients(Root(tmp_path), Wanted([], None), versions))
+    assert [check.verdict for check in found] == ([verdict] if verdict else [])
+    assert all(f'{registry} config_path = "{lookup.CERTS}"' in str(check.fix) for check in found)
+
+
 def test_a_containerd_that_serves_docker_alone_is_left_in_peace(tmp_path: Path) -> None:
-    write(tmp_path, containerd.CONFIG, 'disabled_plugins = ["cri"]\n')
+    write(tmp_path, lookup.CONFIG, 'disabled_plugins = ["cri"]\n')
     assert bad(looked_at(tmp_path, "no matter")) == []
 
 

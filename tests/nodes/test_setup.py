@@ -222,7 +222,7 @@ def test_k3s_that_has_made_its_folders_of_ours_is_told_to_restart_for_changes(no
         ),
         ("[plugins.cri.registry.mirrors.x]\nendpoint = []\n", True, "registry.mirrors"),
         (SET_CONTAINERD, False, ""),
-        (NEW_CONTAINERD, False, ""),
+        (NEW_CONTAINERD, True, "no config_path"),
         ('version = 3\n[plugins."io.containerd.cri.v1.images".registry]\nconfig_path = ""\n', True, "an empty"),
     ],
 )
@@ -241,9 +241,7 @@ def test_files_go_where_this_containerd_looks_also_when_an_import_says_so(node: 
         node,
         {
             "etc/containerd/config.toml": 'version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n',
-            "etc/containerd/conf.d/x.toml": SET_CONTAINERD.replace(
-                "/etc/containerd/certs.d", "/etc/registries:/etc/other"
-            ),
+            "etc/containerd/conf.d/x.toml": SET_CONTAINERD.replace("/etc/containerd/certs.d", "/etc/registries/"),
         },
     )
     assert apply(node).notes == []
