@@ -27,9 +27,12 @@ ARM = ("--platform", "linux/arm64")
 
 @pytest.fixture(scope="module")
 def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """A registry in front of Docker Hub, which is the daemon's mirror of it."""
+    """A registry in front of Docker Hub, which is the daemon's mirror of it.
+
+    It has no default upstream: with this store Docker says to a mirror what it wants to have mirrored.
+    """
     upstreams = {HUB: Upstream({"tag_ttl": 0, "connect_timeout": 1})}
-    with open_edge(need_distribution(request), tmp_path_factory.mktemp("edge"), upstreams, default=HUB) as edge:
+    with open_edge(need_distribution(request), tmp_path_factory.mktemp("edge"), upstreams) as edge:
         yield edge
 
 
@@ -303,25 +306,39 @@ def word() -> str:
 
 
 def test_a_name_of_docker_hub_comes_from_the_mirror_by_tag_and_digest_with_and_without_an_uplink(
-    docker: Client, edge: Edge, outside: Outside, layout: Layout, layers: list[dict[str, bytes]], word: str
+    docker: Client,
+    edge: Edge,
+    outside: Outside,
+    layout: Layout,
+    index_layout: Layout,
+    layers: list[dict[str, bytes]],
+    word: str,
 ) -> None:
-    digest = edge.push(HUB, f"library/{word}", layout)
-    names = [word, f"{word}@{digest}", f"{edge.host}/{word}", f"{edge.host}/{HUB}/library/{word}"]
-    check_pulled(docker, names, digest, last(layers))
+    attested, _ = attest(index_layout)
+    pulls = [(word, layout), (f"{word}-multi", attested)]
+    for name, found in pulls:
+        edge.push(HUB, f"library/{name}", found)
+        check_mirrored(docker, edge, name, found, layers)
     with edge.offline(HUB, restart=True):
-        check_pulled(docker, names, digest, last(layers))
+        for name, found in pulls:
+            check_mirrored(docker, edge, name, found, layers)
     edge.forget_outage()
     assert outside.asked == []
 
 
-def test_one_platform_and_then_another_of_an_index_with_attestations_comes_from_the_mirror(
-    docker: Client, edge: Edge, outside: Outside, index_layout: Layout, layers: list[dict[str, bytes]], word: str
+def check_mirrored(docker: Client, edge: Edge, word: str, found: Layout, layers: list[dict[str, bytes]]) -> None:
+    """Pulls it as an image of Docker Hub and from the registry itself."""
+    names = [word, f"{word}@{found.digest}", f"{edge.host}/{HUB}/library/{word}"]
+    check_pulled(docker, names, found.digest, last(layers))
+
+
+def test_one_platform_and_then_another_of_an_index_comes_from_the_mirror(
+    docker: Client, edge: Edge, outside: Outside, index_layout: Layout, word: str
 ) -> None:
-    layout, _ = attest(index_layout)
-    digest = edge.push(HUB, f"library/{word}", layout)
+    digest = edge.push(HUB, f"library/{word}", index_layout)
     docker.run("pull", word)
-    assert read(docker, word) == last(layers)
     docker.run("pull", *ARM, word)
+    assert docker.run("image", "inspect", *ARM, "--format", "{{.Architecture}}", word) == "arm64"
     assert digest_of(docker, word) == digest
     assert outside.asked == []
 
