@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from tests.services.clients import CHECKOUT, Client
 
 UP_SECONDS: Final = 300.0
 REGISTRY_IMAGE: Final = "edge-registry:local"
+BASE_IMAGE: Final = "edge-registry:base"
+"""What the stand-in for the Dockerfile builds that image from: all of it."""
 STORE_IMAGE: Final[str] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())["services"]["object-store"][
     "image"
 ]
@@ -28,7 +31,7 @@ STAND_INS: Final[dict[str, Any]] = {
             }
         },
         "upstream": {
-            "image": REGISTRY_IMAGE,
+            "image": BASE_IMAGE,
             "profiles": ["cache"],
             "environment": {
                 "EDGE_REGISTRY_HTTP__HOST": "0.0.0.0",
@@ -52,23 +55,27 @@ def alone(folder: Path, dockerd: Path) -> Path:
     return script
 
 
-def compose_command(docker: Path, older: Path | None) -> list[str] | None:
-    """`docker compose` where that plugin is there, else `older`, which is docker-compose, if any."""
-    if subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0:
-        return [str(docker), "compose"]
-    return None if older is None else [str(older)]
+def install_plugin(docker: Client, compose: Path) -> list[str]:
+    """Makes the program `compose` the client's `docker compose`, and returns that command."""
+    plugins = Path(docker.environment["DOCKER_CONFIG"]) / "cli-plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "docker-compose").symlink_to(compose)
+    return [str(docker.program), "compose"]
 
 
 class Composition:
-    """The file with its `.env` in `folder`, and the compose that runs it."""
+    """The file with its `.env` in `folder`, and the compose that runs it; `waits`: it knows `up --wait`."""
 
-    def __init__(self, folder: Path, command: list[str], docker: Client) -> None:
+    def __init__(self, folder: Path, command: list[str], docker: Client, *, waits: bool) -> None:
         (folder / "scripts").mkdir(parents=True)
         shutil.copy(CHECKOUT / "docker-compose.yml", folder)
         shutil.copy(CHECKOUT / "scripts/dotenv", folder / "scripts")
+        (folder / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\n")
         (folder / "stand-ins.yml").write_text(yaml.safe_dump(STAND_INS))
         subprocess.run([folder / "scripts/dotenv"], check=True, capture_output=True)
+        self.waits = waits
         self._folder = folder
+        self._compose = command
         self._command = [*command, "-f", "docker-compose.yml", "-f", "stand-ins.yml"]
         self._environment = docker.environment
 
@@ -77,18 +84,26 @@ class Composition:
         """What scripts/dotenv wrote."""
         return dict(line.split("=", 1) for line in (self._folder / ".env").read_text().splitlines())
 
-    def run(self, *arguments: str) -> None:
-        """Runs compose in the folder; fails with what it and the containers said where it fails."""
+    def run(self, *arguments: str) -> str:
+        """Runs compose in the folder and returns both of its outputs; fails with them and what the containers said."""
         done = self._run(*arguments)
-        assert done.returncode == 0, f"compose {' '.join(arguments)}: {done.stdout}{done.stderr}\n{self.logs()}"
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, f"compose {' '.join(arguments)}: {said}\n{self.logs()}"
+        return said
+
+    def check(self, *arguments: str) -> str:
+        """What `config --quiet` says of the file as it is published, without any of the stand-ins."""
+        done = self._run(*arguments, "config", "--quiet", command=self._compose)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
 
     def logs(self) -> str:
         """What the containers said."""
         return self._run("--profile", "cache", "logs", "--no-color").stdout
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, *arguments: str, command: Sequence[str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self._command, *arguments],
+            [*(command or self._command), *arguments],
             cwd=self._folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,

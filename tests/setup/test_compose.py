@@ -2,24 +2,33 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.services.archives import write_program
-from tests.services.clients import Client, find_program
+from tests.services.clients import Client
 from tests.services.daemons import DockerDaemon
-from tests.services.engines import need, root
+from tests.services.engines import need, need_newer, root
 from tests.services.minio import MinioServer, find_minio
 from tests.services.pod_image import write_minio_image, write_registry_image
-from tests.setup.composing import REGISTRY_IMAGE, STORE_IMAGE, UPSTREAM, Composition, alone, compose_command
+from tests.setup.composing import (
+    BASE_IMAGE,
+    REGISTRY_IMAGE,
+    STORE_IMAGE,
+    UPSTREAM,
+    Composition,
+    alone,
+    install_plugin,
+)
 
-__all__ = ["need", "root"]
+__all__ = ["need", "need_newer", "root"]
 
 pytestmark = [pytest.mark.clients, pytest.mark.minio, pytest.mark.timeout(600)]
 
 READY_SECONDS = 120.0
+CACHE_PROFILE = ("--profile", "cache")
 REGISTRY, CACHE = "127.0.0.1:5045", "127.0.0.1:5046"
 
 
@@ -35,7 +44,7 @@ def daemon(
     with DockerDaemon(folder, program, need("docker"), mirrors=[f"http://{CACHE}"], small=False) as running:
         docker = Client(need("docker"), folder / "home", environment=running.client)
         for archive in (
-            write_registry_image(folder / "registry.tar", folder / "layers", REGISTRY_IMAGE),
+            write_registry_image(folder / "registry.tar", folder / "layers", BASE_IMAGE),
             write_minio_image(folder / "minio.tar", Path(store), STORE_IMAGE),
         ):
             docker.run("load", "--input", str(archive))
@@ -48,14 +57,22 @@ def docker(daemon: DockerDaemon, need: Callable[[str], Path], tmp_path: Path) ->
     return Client(need("docker"), tmp_path / "home", environment=daemon.client)
 
 
-@pytest.fixture
-def composition(docker: Client, need: Callable[[str], Path], tmp_path: Path) -> Iterator[Composition]:
-    command = compose_command(need("docker"), find_program("docker-compose")) or [str(need("docker-compose"))]
-    made = Composition(tmp_path / "compose", command, docker)
+@pytest.fixture(params=["docker compose", "docker-compose"])
+def composition(
+    request: pytest.FixtureRequest, docker: Client, need: Callable[[str], Path], tmp_path: Path
+) -> Iterator[Composition]:
+    """With Compose 2, as a plugin of docker, and with Debian's docker-compose 1.29."""
+    newer = request.param == "docker compose"
+    if newer:
+        command = install_plugin(docker, request.getfixturevalue("need_newer")("compose") / "docker-compose")
+    else:
+        command = [str(need("docker-compose"))]
+    made = Composition(tmp_path / "compose", command, docker, waits=newer)
     try:
         yield made
     finally:
         made.run("--profile", "cache", "down", "--volumes", "--timeout", "10")
+        docker.run("rmi", "--force", REGISTRY_IMAGE)
 
 
 @pytest.fixture
@@ -67,11 +84,27 @@ def hello(docker: Client, need: Callable[[str], Path], tmp_path: Path) -> str:
     return name
 
 
+def bring_up(docker: Client, composition: Composition, *waited: str, options: Sequence[str] = ()) -> str:
+    """Brings the file up as the README says, returns when the services `waited` are healthy, and what was said."""
+    if composition.waits:
+        said = composition.run(*options, "up", "--build", "--wait")
+    else:
+        said = composition.run(*options, "up", "--build", "--detach")
+        for service in waited:
+            await_ready(docker, composition, service)
+    assert {healthy(docker, service) for service in waited} == {True}
+    return said
+
+
+def healthy(docker: Client, service: str) -> bool:
+    (container,) = docker.run("ps", "--quiet", "--filter", f"label=com.docker.compose.service={service}").split()
+    return docker.run("inspect", "--format", "{{.State.Health.Status}}", container) == "healthy"
+
+
 def await_ready(docker: Client, composition: Composition, service: str) -> None:
     """Returns when its health check succeeds, as `up --wait` of newer composes does."""
     deadline = time.monotonic() + READY_SECONDS
-    (container,) = docker.run("ps", "--quiet", "--filter", f"label=com.docker.compose.service={service}").split()
-    while docker.run("inspect", "--format", "{{.State.Health.Status}}", container) != "healthy":
+    while not healthy(docker, service):
         assert time.monotonic() < deadline, composition.logs()
         time.sleep(0.2)
 
@@ -94,11 +127,17 @@ def send(docker: Client, image: str, name: str) -> None:
     docker.run("rmi", name)
 
 
+def check_nothing_left(docker: Client) -> None:
+    for what in (("ps", "--all"), ("volume", "ls"), ("network", "ls", "--filter", "type=custom")):
+        assert docker.run(*what, "--quiet") == "", what
+
+
 def test_what_the_file_brings_up_is_pushed_to_and_pulled_from_and_goes_away_again(
     docker: Client, composition: Composition, hello: str
 ) -> None:
-    composition.run("up", "--detach")
-    await_ready(docker, composition, "registry")
+    assert composition.check() == composition.check("--profile", "cache") == "", "warnings"
+    said = bring_up(docker, composition, "registry", "object-store")
+    assert "pull" not in said.lower(), said
     assert services(docker) == {"object-store", "registry"}
     name = f"{REGISTRY}/team/{hello}"
     docker.run("tag", hello, name)
@@ -107,23 +146,19 @@ def test_what_the_file_brings_up_is_pushed_to_and_pulled_from_and_goes_away_agai
     send(docker, hello, name)
     docker.run("rmi", hello)
 
-    composition.run("up", "--detach")  # repeating it changes nothing
-    await_ready(docker, composition, "registry")
+    bring_up(docker, composition, "registry")  # repeating it changes nothing
     docker.run("pull", name)
     assert docker.run("run", "--rm", "--network", "none", name) == "hello"
 
     docker.run("rmi", name)
     composition.run("down", "--volumes")
-    for what in (("ps", "--all"), ("volume", "ls"), ("network", "ls", "--filter", "type=custom")):
-        assert docker.run(*what, "--quiet") == "", what
+    check_nothing_left(docker)
 
 
 def test_the_cache_is_a_profile_serves_while_the_upstream_is_away_and_shows_nobody_what_was_pushed(
     docker: Client, composition: Composition, hello: str
 ) -> None:
-    composition.run("--profile", "cache", "up", "--detach")
-    for service in ("registry", "cache"):
-        await_ready(docker, composition, service)
+    bring_up(docker, composition, "registry", "cache", options=CACHE_PROFILE)
     send(docker, hello, f"{UPSTREAM}/library/{hello}")
     log_in(docker, composition)
     send(docker, hello, f"{REGISTRY}/team/{hello}")
@@ -139,3 +174,6 @@ def test_the_cache_is_a_profile_serves_while_the_upstream_is_away_and_shows_nobo
     docker.run("tag", hello, name)
     assert "denied: requested access to the resource is denied" in docker.fail("push", name)
     docker.run("rmi", hello, name)
+
+    composition.run(*CACHE_PROFILE, "down", "--volumes")
+    check_nothing_left(docker)
