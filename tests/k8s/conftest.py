@@ -45,13 +45,21 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="package")
-def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def runtime() -> int:
+    """The generation of containerd on the cluster's node: what new clusters have. tests/setup has the other one."""
+    return 2
+
+
+@pytest.fixture(scope="package")
+def cluster(
+    request: pytest.FixtureRequest, runtime: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
     """A cluster for the tests of a folder, gone after the last of them; tests keep to namespaces of their own."""
     if not request.config.getoption("--require-cluster"):
         pytest.skip("the cluster is left out; `scripts/test --require-cluster` brings it")
-    if reason := missing():
+    if reason := missing(runtime):
         pytest.fail(reason, pytrace=False)
-    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+    with Cluster(tmp_path_factory.mktemp("cluster"), containerd=runtime) as running:
         yield running
 
 

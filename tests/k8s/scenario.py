@@ -144,7 +144,8 @@ class Scenario:
             states = [status["state"].get("waiting", {}) for status in pod["status"].get("containerStatuses", ())]
             about = f"--field-selector=involvedObject.name={pod['metadata']['name']}"
             said = self.kubectl("get", "events", about, "-o", "jsonpath={.items[*].message}")
-            if [one.get("reason") for one in states] == ["ImagePullBackOff"] and "401 Unauthorized" in said:
+            refused = "401 Unauthorized" in said or "no basic auth credentials" in said  # containerd 1.6, and 2
+            if [one.get("reason") for one in states] == ["ImagePullBackOff"] and refused:
                 return True
         return False
 

@@ -75,6 +75,9 @@ def test_the_private_registry_is_installed_on_k3s_by_kubectl_alone_too(
     nodes = ("-n", "edge-registry-nodes", "rollout", "status", "daemonset/edge-registry-nodes", "--timeout=120s")
     cluster.kubectl(*nodes)
     assert "container-registry.local:5000" in (cluster.node.etc / "rancher/k3s/registries.yaml").read_text()
+    # kube-proxy takes up a Service within a second or two.
+    knock = ("bash", "-c", "</dev/tcp/127.0.0.1/31113")
+    cluster.await_that("the NodePort answers", lambda: cluster.node.attempt(*knock).returncode == 0)
     scenario.push(hello, "localhost:31113/hello:latest", cluster.node)
     scenario.make_pull_secret("localhost:31113", "container-registry.local:5000")
     scenario.kubectl("apply", "-f", "-", stdin=WORKLOAD)

@@ -17,6 +17,12 @@ from tests.setup.running import Setup
 __all__ = ["cluster", "hello_archive", "minio_image", "pytest_collection_modifyitems", "pytest_configure"]
 
 
+@pytest.fixture(scope="package")
+def runtime() -> int:
+    """Debian's containerd, 1.6, on the cluster's node."""
+    return 1
+
+
 @pytest.fixture
 def alone(tmp_path: Path) -> Setup:
     """The scripts on a machine that knows no cluster."""
