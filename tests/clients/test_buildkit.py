@@ -291,7 +291,7 @@ def test_a_push_in_which_one_side_was_killed_is_whole_when_it_is_repeated(
             server.kill()
             front.wait_until(lambda: large_puts(front)[0].ended is not None)
             server.start()
-            pushed.result()  # BuildKit may have gone on by itself
+            pushed.result()  # goes on by itself where the registry is back within seven seconds
         assert large_puts(front)[0].status is None, "the kill came too late"
         built = builder.build(context, pushing)
         assert check_whole(server, repository, "v1") == built.digest

@@ -12,7 +12,7 @@ from tests.clients.outside import Outside
 from tests.clients.proxied import Edge, Upstream, open_edge
 from tests.services.buildkit import Builder, StartBuilder, make_context, make_node, open_builders, push
 from tests.services.images import Layout, write_image
-from tests.services.registry import Credentials
+from tests.services.registry import Credentials, RegistryServer
 from tests.services.upstreams import need_distribution
 
 pytestmark = [pytest.mark.clients, pytest.mark.usefixtures("root")]
@@ -21,6 +21,7 @@ NAME: Final = "container-registry.test"
 """What BuildKit calls the registry where it speaks no TLS."""
 HUB, ONE, GONE = "docker.io", "one.example", "gone.example:8443"
 ALL: Final = (HUB, ONE, GONE)
+"""The upstreams; only one test uses the last."""
 READING: Final = 'RUN ["/bin/busybox", "cat", "/etc/last"]\n'
 
 
@@ -131,21 +132,47 @@ def test_an_index_is_pulled_for_each_platform_that_is_built(
 
 def test_from_the_cache_while_the_uplink_is_gone(
     start_builder: StartBuilder,
-    node: Path,
+    tls_node: Path,
     edge: Edge,
     outside: Outside,
     layout: Layout,
     layers: list[dict[str, bytes]],
     tmp_path: Path,
 ) -> None:
-    repository = f"team/{node.parent.name}-cached"
-    edge.push(GONE, repository, layout)
-    context = make_context(tmp_path / "context", f"FROM {GONE}/{repository}\n{READING}")
-    start_builder(node).build(context)
+    edge.push(GONE, "team/cached", layout)
+    context = make_context(tmp_path / "context", f"FROM {GONE}/team/cached\n{READING}")
+    start_builder(tls_node).build(context)
     with edge.offline(GONE, restart=True):
-        assert layers[-1]["etc/last"].decode() in start_builder(node).build(context).said
+        assert layers[-1]["etc/last"].decode() in start_builder(tls_node).build(context).said
     assert outside.asked == []
-    edge.forget_outage()
+
+
+@pytest.mark.parametrize("manifest", [True, False], ids=["image", "index of layers"])
+def test_a_cache_at_an_upstream_spares_an_empty_builder_every_step(
+    start_builder: StartBuilder,
+    plain_node: Path,
+    edge: Edge,
+    outside: Outside,
+    plain: RegistryServer,
+    busybox: bytes,
+    tmp_path: Path,
+    manifest: bool,
+) -> None:
+    steps = 'FROM scratch\nCOPY busybox /bin/busybox\nCOPY said /etc/said\nRUN ["/bin/busybox", "cat", "/etc/said"]\n'
+    said = secrets.token_hex(16)
+    context = make_context(tmp_path / "context", steps, {"busybox": busybox, "said": said.encode()})
+    repository, form = f"team/cache-{secrets.token_hex(4)}", f"image-manifest={str(manifest).lower()}"
+    there = f"type=registry,ref={plain.host}/{repository}:v1,mode=max,{form}"
+    assert said in start_builder(plain_node).build(context, f"--export-cache={there}").said
+    image = f"--output=type=oci,dest={tmp_path / 'image.tar'}"
+    front = edge.fronts[ONE]
+    front.target = plain.url  # Distribution takes no index of layers
+    try:
+        here = f"type=registry,ref={ONE}/{repository}:v1"
+        assert said not in start_builder(plain_node).build(context, f"--import-cache={here}", image).said
+    finally:
+        front.target = edge.origins[ONE].url
+    assert outside.asked == []
 
 
 def test_an_image_on_an_upstreams_base_is_pushed_here_whole(
