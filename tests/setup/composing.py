@@ -19,16 +19,20 @@ STORE_IMAGE: Final[str] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_
 ]
 UPSTREAM: Final = "127.0.0.1:5000"
 """Where the stand-in for Docker Hub is for clients of the daemon."""
+OFTEN: Final = {"interval": "1s", "retries": 60}
 STAND_INS: Final[dict[str, Any]] = {
     "services": {
         # The stand-in for MinIO's image has a shell and no `mc`.
         "object-store": {
-            "healthcheck": {"test": ["CMD", "wget", "-q", "-O", "-", "http://127.0.0.1:9000/minio/health/ready"]}
+            "healthcheck": OFTEN
+            | {"test": ["CMD", "wget", "-q", "-O", "-", "http://127.0.0.1:9000/minio/health/ready"]}
         },
+        "registry": {"healthcheck": OFTEN},
         "cache": {
+            "healthcheck": OFTEN,
             "environment": {
                 "EDGE_REGISTRY_PROXY__UPSTREAMS": "[{name: docker.io, url: 'http://upstream:5045', allow_private: true}]"
-            }
+            },
         },
         "upstream": {
             "image": BASE_IMAGE,

@@ -145,6 +145,9 @@ def test_what_the_file_brings_up_is_pushed_to_and_pulled_from_and_goes_away_agai
     log_in(docker, composition)
     send(docker, hello, name)
     docker.run("rmi", hello)
+    users = ("user", "list", "--file", "/etc/edge-registry/htpasswd")
+    said = composition.run("run", "--rm", "-T", "--entrypoint", "edge-registry", "user", *users)
+    assert composition.secrets["REGISTRY_USER"] in said.splitlines()
 
     bring_up(docker, composition, "registry")  # repeating it changes nothing
     docker.run("pull", name)
