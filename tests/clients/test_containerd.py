@@ -1,16 +1,24 @@
 """Containerd through `ctr`: push, remove, pull, run."""
 
 import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.clients.content import check_whole
 from tests.services.clients import Client
-from tests.services.images import Layout
+from tests.services.front import Fault, Front
+from tests.services.images import Layout, write_image
+from tests.services.pushing import Pusher
 from tests.services.registry import RegistryServer
 
 pytestmark = pytest.mark.clients
+
+BREAK: Final = 3 << 20
+"""Where a connection ends."""
 
 
 def transport(server: RegistryServer, folder: Path, password: str | None = None) -> list[str]:
@@ -63,3 +71,52 @@ def test_containerd_with_a_wrong_password_may_not_pull(
 ) -> None:
     said = ctr.fail("images", "pull", *transport(secured, tmp_path, "a guess"), f"{secured.host}/{repository}:latest")
     assert "401" in said or "authorization failed" in said.lower(), said
+
+
+@pytest.fixture
+def front(plain: RegistryServer) -> Iterator[Front]:
+    """The cable to a registry."""
+    with Front(plain.url) as front:
+        yield front
+
+
+@pytest.fixture
+def large(plain: RegistryServer, tmp_path: Path, repository: str) -> Layout:
+    """An image in the repository, tag `1`, with one layer that takes its time."""
+    found = write_image(tmp_path / "large", [{"ballast": secrets.token_bytes(3 * BREAK)}])
+    Pusher(plain.url).layout(repository, found, "1")
+    return found
+
+
+def ranges(front: Front, layout: Layout) -> list[str | None]:
+    """What was asked of the layer, in order."""
+    return [request.headers.get("range") for request in front.records.find(f"*{layout.layers[0]}")]
+
+
+def test_containerd_continues_a_layer_whose_connection_ended(
+    ctr: Client, front: Front, large: Layout, repository: str
+) -> None:
+    front.on(f"/v2/*/blobs/{large.layers[0]}", Fault(cut=BREAK), times=1)
+    ctr.run("images", "pull", "--plain-http", f"{front.host}/{repository}:1")
+    assert ranges(front, large) == [None, f"bytes={BREAK}-"]
+
+
+def test_containerd_2_continues_a_layer_with_the_next_pull_after_the_registry_was_away(
+    ctr: Client, generation: str, front: Front, large: Layout, repository: str
+) -> None:
+    pull = ("images", "pull", "--plain-http", f"{front.host}/{repository}:1")
+    path = f"/v2/*/blobs/{large.layers[0]}"
+    front.on(path, Fault(stall=BREAK), times=1)
+    with ThreadPoolExecutor(1) as pool:
+        failing = pool.submit(ctr.fail, *pull)
+        front.wait_until(lambda: any(request.sent >= BREAK for request in front.records.find(path)))
+        front.down("refused")
+        failing.result()
+    front.up()
+    ctr.run(*pull)
+    first, again = ranges(front, large)
+    assert first is None
+    if generation == "2":  # the first one begins anew
+        assert again is not None
+        assert 0 < int(again.removeprefix("bytes=").removesuffix("-")) <= BREAK
+    assert large.digest in ctr.run("images", "list")
