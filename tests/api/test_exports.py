@@ -47,7 +47,7 @@ async def test_an_archive_is_downloaded_with_its_length(service: Running) -> Non
     assert answer.header("content-disposition") == 'attachment; filename="images.tar"'
     found = files(answer)
     assert found[f"blobs/{image.digest.replace(':', '/')}"] == image.data
-    assert names(answer) == ["team/app:v1"]
+    assert names(answer) == ["docker.io/team/app:v1"]
 
 
 async def test_the_options_of_the_command_stand_in_the_query(service: Running) -> None:
@@ -156,8 +156,9 @@ async def test_images_are_exported_by_those_alone_who_administer_them(
     )
     await root.push_image("team/app", "v1", b"base")
     await root.push_image("secret/app", "v1", b"secret")
-    assert names((await root.get("/api/v1/export?image=*:*")).expect(200)) == ["secret/app:v1", "team/app:v1"]
-    assert names((await alice.get("/api/v1/export?image=*:*")).expect(200)) == ["team/app:v1"]
+    seen = ["docker.io/secret/app:v1", "docker.io/team/app:v1"]
+    assert names((await root.get("/api/v1/export?image=*:*")).expect(200)) == seen
+    assert names((await alice.get("/api/v1/export?image=*:*")).expect(200)) == seen[1:]
     hidden = (await alice.get("/api/v1/export?image=secret/app:v1")).expect(404)
     missing = (await alice.get("/api/v1/export?image=secret/none:v1")).expect(404)
     assert hidden.json()["errors"][0]["message"] == missing.json()["errors"][0]["message"].replace("none", "app")

@@ -278,7 +278,15 @@ def test_what_docker_saved_is_imported_with_its_digest_and_pulled_by_tag_and_dig
     check_pulled(docker, names, found.digest, last(layers))
 
 
-@pytest.mark.parametrize("options", [(), ("--format", "oci"), ("--platform", "linux/amd64")], ids=" ".join)
+@pytest.mark.parametrize(
+    ("host", "options"),
+    [
+        ("", ()),
+        ("", ("--format", "oci")),
+        ("registry.local:5045/", ("--host", "registry.local:5045")),
+        ("", ("--platform", "linux/amd64")),
+    ],
+)
 def test_docker_loads_an_exported_archive_with_the_digests_of_the_registry(
     docker: Client,
     site: Site,
@@ -287,17 +295,30 @@ def test_docker_loads_an_exported_archive_with_the_digests_of_the_registry(
     layers: list[dict[str, bytes]],
     repository: str,
     tmp_path: Path,
+    host: str,
     options: Sequence[str],
 ) -> None:
     images = {"one": layout, "multi": index_layout}
     for tag, found in images.items():
         Pusher(site.server.url).layout(repository, found, tag)
-    archive = site.export(tmp_path / "images.tar", f"{repository}:*", "--host", "registry.local:5045", *options)
-    docker.run("load", "--input", str(archive))
+    archive = site.export(tmp_path / "images.tar", f"{repository}:*", *options)
+    said = docker.run("load", "--input", str(archive))
+    assert set(said.splitlines()) == {f"Loaded image: {host}{repository}:{tag}" for tag in images}
     for tag, found in images.items():
-        name = f"registry.local:5045/{repository}:{tag}"
+        name = f"{host}{repository}:{tag}"
         assert digest_of(docker, name) == found.digest
         assert read(docker, name) == last(layers)
+
+
+def test_docker_refuses_a_delta_and_says_what_it_is(
+    docker: Client, site: Site, layout: Layout, index_layout: Layout, repository: str, tmp_path: Path
+) -> None:
+    Pusher(site.server.url).layout(repository, layout, "one")
+    first = site.export(tmp_path / "first.tar", f"{repository}:*")
+    Pusher(site.server.url).layout(repository, index_layout, "multi")
+    delta = site.export(tmp_path / "delta.tar", f"{repository}:*", "--have", str(first))
+    assert "DELTA-for-edge-registry-import-only" in docker.fail("load", "--input", str(delta))
+    assert not docker.run("images", "--all", "--quiet")
 
 
 @pytest.fixture

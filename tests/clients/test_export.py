@@ -125,8 +125,8 @@ def test_containerd_imports_every_platform_and_no_signature_as_an_image(
     listed = ctr.run("images", "list", f"name~={repository}")
     assert index_layout.digest in listed
     assert "linux/amd64,linux/arm64" in listed
-    assert ctr.run("images", "list", "--quiet").splitlines() == [f"{repository}:multi"]
-    ctr.run("images", "remove", "--sync", f"{repository}:multi")
+    assert ctr.run("images", "list", "--quiet").splitlines() == [f"docker.io/{repository}:multi"]
+    ctr.run("images", "remove", "--sync", f"docker.io/{repository}:multi")
 
 
 @pytest.mark.parametrize("kind", ["oci-archive", "oci"])

@@ -58,7 +58,7 @@ async def test_layers_that_images_share_are_in_the_archive_once(shelf: Shelf) ->
     layers = {packed(layer) for layer in (b"base", b"one", b"two")}
     assert found.blobs > layers | {digest_of(first), digest_of(second)}
     assert [entry["digest"] for entry in found.index["manifests"]] == [digest_of(first), digest_of(second)]
-    assert found.names(IMAGE_NAME) == ["team/one:v1", "team/two:v2"]
+    assert found.names(IMAGE_NAME) == ["docker.io/team/one:v1", "docker.io/team/two:v2"]
     assert found.names(REF_NAME) == ["v1", "v2"]
     assert found.names(NAME) == ["localhost/team/one:v1", "localhost/team/two:v2"]
     assert [entry["RepoTags"] for entry in found.manifest] == [["team/one:v1"], ["team/two:v2"]]
@@ -93,7 +93,7 @@ async def test_an_image_of_two_tags_is_one_image_for_docker(shelf: Shelf) -> Non
 async def test_an_image_by_digest_has_no_tag(shelf: Shelf) -> None:
     named = digest_of(await shelf.image("team/app", None, b"base"))
     found = await shelf.archive(f"team/app@{named}")
-    assert found.names(IMAGE_NAME) == [f"team/app@{named}"]
+    assert found.names(IMAGE_NAME) == [f"docker.io/team/app@{named}"]
     assert found.names(REF_NAME) == [None]
     assert [entry["RepoTags"] for entry in found.manifest] == [[]]
 
@@ -290,7 +290,7 @@ async def test_what_docker_cannot_run_is_no_image_for_docker(shelf: Shelf) -> No
     assert list(prepared.remarks) == ["team/chart:1: no container image, so `docker load` will not see it"]
     found = await shelf.archive("team/*:1")
     assert [entry["RepoTags"] for entry in found.manifest] == [["team/app:1"]]
-    assert found.names(IMAGE_NAME) == ["team/app:1", "team/chart:1"]
+    assert found.names(IMAGE_NAME) == ["docker.io/team/app:1", "docker.io/team/chart:1"]
     assert "manifest.json" not in (await shelf.archive("team/chart:1")).files
     with pytest.raises(ManifestUnknown, match="no container image"):
         await shelf.prepare("team/*:1", form=Format.DOCKER)

@@ -155,10 +155,22 @@ async def test_a_folder_grows_by_what_is_new_and_forgets_nothing(shelf: Shelf, t
     check_layout(folder)
     assert base.stat().st_ino == there
     found = {entry["annotations"][IMAGE_NAME]: entry for entry in layout_index(folder)["manifests"]}
-    assert list(found) == ["team/one:latest", "team/one:v1", "team/two:v1"]
-    assert found["team/one:latest"]["digest"] == digest_of(moved)
+    assert list(found) == [f"docker.io/team/{name}" for name in ("one:latest", "one:v1", "two:v1")]
+    assert found["docker.io/team/one:latest"]["digest"] == digest_of(moved)
     named = [entry["annotations"][REF_NAME] for entry in found.values()]
     assert named == ["latest", "team/one:v1", "team/two:v1"]
+
+
+async def test_a_folder_keeps_what_was_pushed_beside_what_docker_hub_calls_the_same(tmp_path: Path) -> None:
+    shelf = Shelf(upstreams=("docker.io",))
+    await shelf.image("docker.io/team/app", "1", b"cached")
+    await shelf.image("team/app", "1", b"pushed")
+    for name in ("docker.io/team/app:1", "team/app:1"):
+        await to_folder(shelf, tmp_path, name)
+    annotations = [entry["annotations"] for entry in layout_index(tmp_path)["manifests"]]
+    assert [found[IMAGE_NAME] for found in annotations] == ["docker.io/team/app:1"] * 2
+    assert [found[REF_NAME] for found in annotations] == ["docker.io/team/app:1", "team/app:1"]
+    await shelf.close()
 
 
 async def test_a_tag_that_moved_names_its_new_image_in_a_folder(shelf: Shelf, tmp_path: Path) -> None:

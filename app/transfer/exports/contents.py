@@ -12,6 +12,7 @@ from typing import Any, Final
 from app.oci.digests import Digest, is_digest
 from app.oci.errors import BlobUnknown, ManifestUnknown
 from app.oci.manifests import OCI_INDEX
+from app.proxy.namespace import is_host
 from app.registry.blobs import Blob, Blobs
 from app.registry.bucket import Bucket
 from app.registry.failures import translated
@@ -27,11 +28,15 @@ IMAGE_NAME: Final = "io.containerd.image.name"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 NAME: Final = "edge-registry.name"
 """What an image is called here, for `import`: plain names mean Docker Hub elsewhere, and signatures have no names."""
+_HERE: Final = "localhost/"
+"""What that begins with where an image was pushed here."""
 DELTA: Final = "edge-registry.delta"
 """On an index: which blobs are left out, in words."""
 _HINT: Final = "DELTA-for-edge-registry-import-only/README"
 """Where `docker load` finds no manifest.json it looks into the folders, in their order, and complains of the first."""
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+_DELTA_LAYOUT: Final = b'{"imageLayoutVersion":"DELTA-for-edge-registry-import-only"}'
+"""containerd and Docker with its store refuse it by these words; else they would load an image without its layers."""
 
 
 class Format(StrEnum):
@@ -70,7 +75,8 @@ def contents(
         "manifests": _entries(images),
         **({"annotations": {DELTA: _said(left_out)}} if left_out else {}),
     }
-    members = [_small("oci-layout", _LAYOUT), _small("index.json", _json(index))]
+    layout = _DELTA_LAYOUT if left_out and form is not Format.FOLDER else _LAYOUT
+    members = [_small("oci-layout", layout), _small("index.json", _json(index))]
     if form is Format.COMBINED and loadable and not left_out:
         members.append(_small("manifest.json", _json(_manifest(images, loadable, _blob_path))))
     if left_out:
@@ -107,7 +113,21 @@ def _told_apart(entry: Mapping[str, Any]) -> dict[str, Any]:
     annotations = entry.get("annotations", {})
     if REF_NAME not in annotations or IMAGE_NAME not in annotations:
         return dict(entry)
-    return {**entry, "annotations": {**annotations, REF_NAME: annotations[IMAGE_NAME]}}
+    return {**entry, "annotations": {**annotations, REF_NAME: _plain(annotations)}}
+
+
+def _plain(annotations: Mapping[str, str]) -> str:
+    """The whole name as people say it: what was pushed here is not called an image of Docker Hub."""
+    plain = annotations.get(NAME, "").removeprefix(_HERE)
+    return plain if _completed(plain) == annotations[IMAGE_NAME] else annotations[IMAGE_NAME]
+
+
+def _completed(name: str) -> str:
+    """What Docker, nerdctl and Kubernetes make of the name; under another they do not find an image of containerd."""
+    first, slash, _ = name.partition("/")
+    if slash and is_host(first):
+        return name
+    return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
 
 
 def _entries(images: Sequence[Image]) -> list[dict[str, Any]]:
@@ -119,7 +139,7 @@ def _entries(images: Sequence[Image]) -> list[dict[str, Any]]:
 
 
 def _names(chosen: Chosen) -> dict[str, str]:
-    names = {IMAGE_NAME: str(chosen), NAME: f"{chosen.home}{chosen.ending}"}
+    names = {IMAGE_NAME: _completed(str(chosen)), NAME: f"{chosen.home}{chosen.ending}"}
     return names if is_digest(chosen.reference) else names | {REF_NAME: chosen.reference}
 
 

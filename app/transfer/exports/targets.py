@@ -24,7 +24,6 @@ _GZIP: Final = 31
 """zlib's way to say gzip; it writes no time and no name."""
 _LEVEL: Final = 1
 """Layers are compressed already."""
-_NAMES: Final = (IMAGE_NAME, NAME, REF_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +171,14 @@ async def _merged(index: Any, chunks: AsyncIterator[bytes]) -> AsyncIterator[byt
     yield json.dumps(merged, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _name(entry: Any) -> str:
-    """What an entry of an index is called; its digest where it has no name."""
+def _name(entry: Any) -> tuple[str, ...]:
+    """What an entry of an index is called; its digest where it has no name.
+
+    Both names count: `team/app`, pushed here, is to engines what `team/app` of Docker Hub is.
+    """
     annotations = entry.get("annotations") or {}
-    return next((str(annotations[name]) for name in _NAMES if name in annotations), str(entry["digest"]))
+    both = tuple(str(annotations[name]) for name in (IMAGE_NAME, NAME) if name in annotations)
+    return both or (str(annotations.get(REF_NAME, entry["digest"])),)
 
 
 def _known(folder: Path) -> Any:
