@@ -1,6 +1,7 @@
 """Where a real containerd 2 looks for registries when the kubelet pulls: where node set-up and doctor say that it does."""
 
 import json
+import secrets
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +14,12 @@ from app.nodes import detection
 from app.nodes.lookup import CERTS
 from app.nodes.root import Root
 from app.tls.authority import make_certificates
-from tests.k8s.scenario import write_image_archive
 from tests.k8s.traces import Traces
-from tests.services.clients import Client, find_program
+from tests.services.client import INDEX, MANIFEST, make_index
 from tests.services.cluster import Cluster, configuration
 from tests.services.cluster.programs import PLUGINS, built, containerd_folder
+from tests.services.images import Layout, write_image
+from tests.services.pushing import Pusher
 from tests.services.registry import RegistryServer, command, filesystem_store
 
 pytestmark = pytest.mark.cluster
@@ -65,19 +67,26 @@ class Site:
     """A registry outside of the cluster, over TLS with an authority of its own, of which the node was told."""
 
     def __init__(self, cluster: Cluster, server: RegistryServer, folder: Path) -> None:
-        skopeo = find_program("skopeo")
-        assert skopeo is not None, "skopeo is not installed"
         self.cluster, self.host, self.folder = cluster, f"{cluster.outside}:{server.port}", folder
-        self._local, self._skopeo = server.host, Client(skopeo, folder / "skopeo")
+        self.pusher = Pusher(server.url, ca=server.ca)
         self._pods = 0
 
-    def pulls(self) -> bool:
-        """Whether a new image is pulled; its pod stays. Fails where anything but the authority is the trouble."""
+    def push(self, tag: str) -> Layout:
+        """A new image of the workload's program."""
+        fresh = {"ballast": secrets.token_bytes(16)}
+        image = write_image(self.folder / tag, [{"bin/busybox": Path(built("hello")).read_bytes()}, fresh])
+        self.pusher.layout("hello", image, tag)
+        return image
+
+    def pulls(self, tag: str = "") -> bool:
+        """Whether `hello` with this tag, or a new image, is pulled; its pod stays.
+
+        Fails where anything but the authority is the trouble.
+        """
         self._pods += 1
-        source, tag = write_image_archive(self.folder / f"image-{self._pods}", Path(built("hello"))), str(self._pods)
-        self._skopeo.run(
-            *("--insecure-policy", "copy", "--dest-tls-verify=false", source, f"docker://{self._local}/hello:{tag}")
-        )
+        if not tag:
+            tag = f"new-{self._pods}"
+            self.push(tag)
         self.cluster.kubectl("run", self.pod, f"--image={self.host}/hello:{tag}", "--restart=Never")
         self.cluster.await_that("the pull ends", lambda: self._waits_for() not in (None, "ContainerCreating"))
         if self._waits_for() == "":
@@ -107,7 +116,11 @@ class Site:
 
 @pytest.fixture
 def site(cluster: Cluster, tmp_path: Path) -> Iterator[Site]:
-    settings = {"EDGE_REGISTRY_HTTP__HOST": "0.0.0.0", "EDGE_REGISTRY_AUTH__ANONYMOUS": "push"}
+    settings = {
+        "EDGE_REGISTRY_HTTP__HOST": "0.0.0.0",
+        "EDGE_REGISTRY_AUTH__ANONYMOUS": "push",
+        "EDGE_REGISTRY_REGISTRY__ALLOW_SPARSE": "true",
+    }
     server = RegistryServer(tmp_path / "registry", filesystem_store(tmp_path / "data"), tls=True, settings=settings)
     assert server.certificates is not None
     make_certificates(server.certificates, [cluster.outside, "127.0.0.1"])
@@ -145,3 +158,17 @@ def test_the_kubelets_pulls_look_into_certs_d_exactly_where_we_say_so(
     cluster.kubectl("delete", "pod", "--now", *pods, site.pod)
     (cluster.node.etc / DROP_IN).unlink()
     (cluster.node.etc / DROP_IN).parent.rmdir()
+
+
+def test_the_kubelet_pulls_its_platform_of_an_index_whose_other_one_is_not_there(
+    cluster: Cluster, before: Traces, site: Site
+) -> None:
+    here = site.push("here")
+    manifest = {"mediaType": MANIFEST, "size": len(here.blob(here.digest))}
+    children = [
+        {**manifest, "digest": f"sha256:{secrets.token_hex(32)}", "platform": {"os": "linux", "architecture": "arm64"}},
+        {**manifest, "digest": here.digest, "platform": {"os": "linux", "architecture": "amd64"}},
+    ]
+    site.pusher.manifest("hello", "sparse", make_index(children), INDEX)
+    assert site.pulls("sparse")
+    cluster.kubectl("delete", "pod", "--now", site.pod)
