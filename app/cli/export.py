@@ -100,8 +100,9 @@ def export(  # noqa: PLR0913  (options)
     where only some of its platforms go along. Blobs are checked while they are written; FILE appears whole or not at all,
     with FILE.sha256 beside it, and exporting the same images again gives the same bytes.
 
-    `docker load` takes one platform: the first of --platform, else this machine's. Docker keeps no manifest, so the
-    digest is another one there; containerd, skopeo and `import` keep it.
+    `docker load` takes one platform: the first of --platform, else this machine's. Docker's own store keeps no manifest,
+    so the digest is another one there; Docker with containerd's store takes all platforms, and keeps the digest, as
+    containerd, skopeo and `import` do.
 
     For a site without a network: run `edge-registry export --inventory > have.txt` there, then here
     `edge-registry export 'team/*:*' --have have.txt -o delta.tar`, and there `edge-registry import delta.tar`.

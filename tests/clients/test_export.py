@@ -86,10 +86,11 @@ def test_docker_loads_and_runs_an_exported_archive(
         docker.run("rmi", "--force", f"{pushed}:{tag}")
 
 
-def test_docker_says_what_a_delta_is(docker: Client, source: Source, pushed: str) -> None:
+def test_docker_and_containerd_say_what_a_delta_is(docker: Client, ctr: Client, source: Source, pushed: str) -> None:
     first = source.export(f"{pushed}:one")
     delta = source.export(f"{pushed}:*", "--have", str(first))
     assert "DELTA-for-edge-registry-import-only" in docker.fail("load", "--input", str(delta))
+    assert "DELTA-for-edge-registry-import-only" in ctr.fail("images", "import", str(delta))
 
 
 @pytest.mark.parametrize("options", [(), ("--format", "oci"), ("--platform", "linux/amd64")], ids=" ".join)
