@@ -12,7 +12,7 @@ from tests.clients.attested import attest
 from tests.clients.content import check_whole, is_there, tags_of
 from tests.clients.outside import Outside
 from tests.clients.proxied import Edge, Upstream, open_edge
-from tests.services.clients import Client, find_newer, refuse
+from tests.services.clients import Client
 from tests.services.daemons import DockerDaemon
 from tests.services.images import Layout
 from tests.services.pushing import Pusher
@@ -43,7 +43,6 @@ def surroundings(way_out: Outside) -> Mapping[str, str]:
 
 @pytest.fixture(scope="module")
 def dockerd(
-    request: pytest.FixtureRequest,
     root: None,
     need: Callable[[str], Path],
     need_newer: Callable[[str], Path],
@@ -51,13 +50,10 @@ def dockerd(
     surroundings: Mapping[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[DockerDaemon]:
-    newer = find_newer("docker")
-    if newer is None:
-        refuse(request, "Docker 29 is not built: run tests/services/newer_docker.sh .cache/newer")
     path = os.pathsep.join([str(need_newer("containerd")), os.environ["PATH"], "/usr/sbin", "/sbin"])
     with DockerDaemon(
         tmp_path_factory.mktemp("dockerd"),
-        newer / "dockerd",
+        need_newer("docker") / "dockerd",
         need("docker"),
         mirrors=[f"http://{edge.host}"],
         environment={**surroundings, "PATH": path},

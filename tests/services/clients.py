@@ -27,7 +27,7 @@ def find_program(name: str) -> Path | None:
 
 
 def find_newer(kind: str) -> Path | None:
-    """The folder of `containerd` 2, `buildkit` or `compose` 2 as `newer.sh` built them; None where it did not.
+    """The folder of `containerd` 2, `buildkit`, `compose` 2 or `docker` 29 as `newer.sh` built them; None where it did not.
 
     Below NEWER_BIN, .cache/newer of the checkout, or ~/.cache/edge-registry/newer.
     """

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds clients that are newer than Debian's, from their Go modules with the checksums these bring, into the folder $1:
-# containerd 2, BuildKit and Compose 2, each in a folder of its own. Takes minutes once; Go must be there.
+# containerd 2, BuildKit, Compose 2 and Docker 29's daemon, each in a folder of its own. Takes minutes once; Go must be there.
 
 set -euo pipefail
 target=${1:?usage: newer.sh FOLDER}
@@ -31,3 +31,5 @@ build containerd github.com/containerd/containerd/v2@v2.4.2 github.com/container
 build buildkit github.com/moby/buildkit@v0.29.0 github.com/moby/buildkit/version.Version ./cmd/buildkitd ./cmd/buildctl
 build compose github.com/docker/compose/v2@v2.40.3 github.com/docker/compose/v2/internal.Version ./cmd
 if [ -e "$target/compose/cmd" ]; then mv "$target/compose/cmd" "$target/compose/docker-compose"; fi
+# Numbered apart from the daemon: what is in it was tagged with 29.8.
+build docker github.com/moby/moby/v2@v2.0.0-beta.24 github.com/moby/moby/v2/dockerversion.Version ./cmd/dockerd
