@@ -129,7 +129,7 @@ def test_a_pod_without_the_pull_secret_is_told_that_it_may_not_pull(
     reason = "{.status.containerStatuses[0].state.waiting.reason}"
     cluster.wait("pod/refused", f"jsonpath={reason}=ErrImagePull", "-n", namespace)
     events = cluster.kubectl("get", "events", "-n", namespace, "-o", "jsonpath={.items[*].message}")
-    assert "401 Unauthorized" in events
+    assert "401 Unauthorized" in events or "no basic auth credentials" in events  # containerd 1.6, and 2
 
 
 def test_a_cluster_whose_starter_is_killed_leaves_nothing_and_starts_again(cluster: Cluster, tmp_path: Path) -> None:
