@@ -5,6 +5,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/cluster.sh"
 
 selector=app.kubernetes.io/name=edge-registry,app.kubernetes.io/component=node-setup
+# Nodes that are asked, at a second each, what they want of people; what one lacks, others lack too.
+asked=20
 
 # The folders of the engine that the nodes report, for REGISTRY_NODE_FOLDERS=auto.
 find_folders() {
@@ -43,6 +45,18 @@ tell_node_files() {
     program objects.py paths | sed 's/^/would write on every node: /'
 }
 
+# What nodes want of people, such as a line in containerd's own configuration: each sentence once, with the nodes' names.
+tell_wishes() {
+  local pod node pods=(-n "$REGISTRY_NODES_NAMESPACE" get pods -l "$selector" --field-selector status.phase=Running)
+  kube "${pods[@]}" -o 'jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName}{"\n"}{end}' >"$scratch/pods"
+  head -n "$asked" "$scratch/pods" | while read -r pod node; do
+    kube -n "$REGISTRY_NODES_NAMESPACE" exec "$pod" -c node-setup -- edge-registry node-setup status --root /node \
+      --config /etc/edge-registry/nodes/node-setup.yaml </dev/null 2>&1 >/dev/null | sed "s/^/$node\t/" || true
+  done | grep -v 'command terminated with' | awk -F '\t' '
+    { others = ($2 in nodes) ? nodes[$2] ", " : ""; nodes[$2] = others $1 }
+    END { for (wish in nodes) print nodes[wish] ": " wish }' | while read -r wish; do say "node $wish"; done || true
+}
+
 install() {
   local objects=$scratch/objects.yaml
   need_cluster
@@ -65,6 +79,7 @@ install() {
   put_objects nodes "$objects"
   if has_namespace "$REGISTRY_NAMESPACE"; then save_record; fi
   await daemonset/edge-registry-nodes "$REGISTRY_NODES_NAMESPACE" "$selector"
+  tell_wishes
 }
 
 # Lets the DaemonSet take back what it wrote on every node, waits for that, and then removes it.

@@ -245,6 +245,19 @@ def test_another_machine_takes_back_what_one_has_made(cluster: Cluster, setup: S
     assert (objects(cluster), store(cluster)) == before
 
 
+def test_what_a_node_lacks_is_said_until_it_has_it(cluster: Cluster, setup: Setup) -> None:
+    config = cluster.node.etc / "containerd/config.toml"
+    whole = config.read_text()
+    config.write_text("".join(line for line in whole.splitlines(keepends=True) if "config_path" not in line))
+    try:
+        said = setup.succeed(WHOLE, "--parts", "bucket certificates deploy nodes").stderr
+    finally:
+        config.write_text(whole)
+    assert "node node-1: containerd: this node sets no config_path in /etc/containerd/config.toml" in said
+    assert 'config_path = "/etc/containerd/certs.d"' in said
+    assert "node-1" not in setup.succeed("nodes").stderr
+
+
 def test_what_does_not_become_ready_is_said_with_its_reason(setup: Setup) -> None:
     done = setup.run(
         WHOLE, "--parts", "bucket certificates deploy", "--image", "127.0.0.1:1/nothing:1", "--timeout", "15"
