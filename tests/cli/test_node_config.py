@@ -93,6 +93,23 @@ def test_each_client_says_whether_anything_must_be_restarted(tmp_path: Path, cli
 
 
 @pytest.mark.parametrize(
+    ("host", "http"),
+    [
+        *(("localhost:32000", False), ("127.0.0.1:5045", False), ("[::1]:5045", False)),
+        *(("reg.lan:5045", None), ("192.0.2.7:5045", None)),
+    ],
+)
+def test_buildkit_is_told_to_speak_tls_to_loopback_addresses(tmp_path: Path, host: str, http: bool | None) -> None:
+    ca = make_certificates(tmp_path / "certs", ["localhost"]).ca
+    given = [*clients("buildkit"), "--host", host, "--ca", str(ca), "--json"]
+    (found,) = json.loads(program("node-config", *given, cwd=tmp_path).stdout)
+    (section,) = [one["text"] for one in found["by_hand"] if "buildkitd.toml" in one["path"]]
+    (registry,) = tomllib.loads(section)["registry"].values()
+    assert registry["ca"]
+    assert registry.get("http") is http
+
+
+@pytest.mark.parametrize(
     ("given", "said"),
     [
         ([], "--host"),
