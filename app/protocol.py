@@ -66,9 +66,11 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        goes_on = self._in_headers
         super().data_received(data)
         if self._in_headers:
-            self._pending += len(data)
+            # What did not begin before may have the end of a body in front.
+            self._pending += len(data) if goes_on or self.cycle is None else min(len(data), HEADER_BYTES)
             if self._pending > HEADER_BYTES:
                 self.send_400_response("The headers of the request are too large.")
         if self.cycle is not None and not self.cycle.response_complete:
@@ -95,9 +97,13 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         if self._lingers:
             self.transport.close()
+        elif self.cycle is not None and self.cycle.response_complete:
+            self._disarm()  # the next headers have a time of their own
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
+        if self.transport.is_closing():
+            return  # nobody could be answered (RFC 9112 section 9.6)
         super().on_headers_complete()
         # ASGI would tell an application that sends that its client has gone only if it listened at the same time.
         self.scope["extensions"] = {CLIENT: {"gone": self.transport.is_closing}}
@@ -112,6 +118,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.cycle.more_body and self.cycle.response_complete:
             self._lingers = True
             self.flow.resume_reading()
+            if self._timer is None:
+                self._arm()
         else:
             self.transport.close()
 

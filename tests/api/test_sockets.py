@@ -241,3 +241,10 @@ def test_what_follows_a_refusal_is_waited_for_a_while_only(server: RegistryServe
                 assert time.monotonic() - began < 15
                 connection.sendall(b"x")
     assert time.monotonic() - began < 15
+
+
+LAST = b"PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: r\r\nConnection: close\r\nContent-Length: 9999999\r\n\r\n"
+
+
+async def test_a_client_that_sends_nothing_behind_a_refusal_is_let_go(server: RegistryServer) -> None:
+    await say(server, LAST)  # fails where the server closes no connection
