@@ -65,6 +65,10 @@ def _containerd(root: Root, wanted: Wanted, version: str | None) -> Iterator[Che
         yield ok("containerd", f"{version or 'it is here'}, for Docker alone: its CRI plugin is off")
         return
     looking = detection.look(root, _release(version))
+    if not looking.valid:
+        found = f"{lookup.CONFIG}, or what it imports, is not valid TOML: containerd does not start"
+        yield failed("containerd", found, f"mend {lookup.CONFIG}")
+        return
     if looking.missing is not None:
         words = " ".join(looking.missing.split())
         found = f"{version or 'it'} looks into no certs.d"

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 
 from app.nodes import containerd, crio, docker, hosts, k3s, lookup, podman
-from app.nodes.files import ClientFiles
+from app.nodes.files import ClientFiles, Foreign
 from app.nodes.root import Root
 from app.nodes.settings import Client
 from app.nodes.site import Site
@@ -64,5 +64,8 @@ def _imported(root: Root, config: str | None) -> list[str]:
 
 
 def _text(root: Root, path: str) -> str | None:
-    data = root.read(path)
+    try:
+        data = root.read(path)
+    except Foreign:
+        return None
     return None if data is None else data.decode(errors="replace")

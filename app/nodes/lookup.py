@@ -34,11 +34,15 @@ _AT_A_TIME: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Looking:
-    """Where containerd looks for `hosts.toml`; `missing` is what to add to config.toml where it does not look."""
+    """Where containerd looks for `hosts.toml`; `missing` is what to add to config.toml where it does not look.
+
+    Nothing is known of it where config.toml is not `valid`.
+    """
 
     folder: str = CERTS
     missing: str | None = None
     notes: tuple[str, ...] = ()
+    valid: bool = True
 
 
 def look(config: str | None, imported: Sequence[str] = (), release: tuple[int, int] | None = None) -> Looking:
@@ -49,12 +53,13 @@ def look(config: str | None, imported: Sequence[str] = (), release: tuple[int, i
     try:
         documents = [tomllib.loads(text) for text in (config, *imported) if text is not None]
     except tomllib.TOMLDecodeError:
-        return Looking(notes=(f"{CONFIG}, or what it imports, is not valid TOML: see whether containerd runs",))
+        broken = f"{CONFIG}, or what it imports, is not valid TOML: see whether containerd runs"
+        return Looking(notes=(broken,), valid=False)
     version = _version(documents[0]) if documents else 2
     plugins = list(_plugins(documents))
     registry, local = _registry(plugins), any(_is_local(plugin) for plugin in plugins)
     expected = release or _EARLIEST.get(version, _LIST_BY_DEFAULT)
-    folders = [one.rstrip("/") for one in str(registry.get("config_path", "")).split(":") if one]
+    folders = _folders(registry.get("config_path"))
     if not folders:
         if local and expected >= _LIST_BY_DEFAULT and not _inline(registry):
             return Looking()
@@ -111,6 +116,12 @@ def _registry(plugins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return merged
 
 
+def _folders(path: object) -> list[str]:
+    """Those that a `config_path` names from the root on; containerd would take others from wherever it was started."""
+    listed = path.split(":") if isinstance(path, str) else []
+    return [one.rstrip("/") for one in listed if one.startswith("/") and one.strip("/")]
+
+
 def _is_local(plugin: Mapping[str, Any]) -> bool:
     settings = {**_table(plugin, "containerd"), **plugin}  # files of version 2 have some of them one table deeper
     at_a_time = settings.get("max_concurrent_downloads", _AT_A_TIME) != _AT_A_TIME
@@ -132,8 +143,11 @@ def _until(version: int, folder: str) -> str:
 
 
 def _advice(config: str | None, version: int, registry: Mapping[str, Any]) -> list[str]:
-    empty = "an empty" if "config_path" in registry else "no"  # `containerd config default` writes it empty
-    what = f"has no {CONFIG}" if config is None else f"sets {empty} config_path in {CONFIG}"
+    path = registry.get("config_path")
+    sets = (
+        "no" if path is None else "no absolute" if path else "an empty"
+    )  # `containerd config default` writes it empty
+    what = f"has no {CONFIG}" if config is None else f"sets {sets} config_path in {CONFIG}"
     notes = [f"this node {what}: containerd looks into no certs.d {_until(version, CERTS)}"]
     if inline := _inline(registry):
         notes.append(

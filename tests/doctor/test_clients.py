@@ -106,6 +106,7 @@ def test_a_host_without_clients_is_no_trouble(tmp_path: Path) -> None:
             f'[[registry]]\nlocation = "{HOST}"\nblocked = true\n',
             "registries.conf blocks it",
         ),
+        (lookup.CONFIG, "[plugins\n", "containerd does not start"),
         (f"{lookup.CERTS}/{HOST}/hosts.toml", "server = \n", "is not valid TOML"),
         (f"{lookup.CERTS}/{HOST}/hosts.toml", "skip_verify = true\n", "trusts whoever answers"),
     ],

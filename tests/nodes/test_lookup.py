@@ -1,9 +1,13 @@
 """Where a containerd looks, by its config.toml; that the real one does so is proved in tests/k8s/test_containerd.py."""
 
+from pathlib import Path
+
 import pytest
 
+from app.nodes import detection
 from app.nodes.lookup import CERTS, Looking, is_for_docker_alone, look
-from tests.nodes.roots import NEW_CONTAINERD, OLD_CONTAINERD, SET_CONTAINERD
+from app.nodes.root import Root
+from tests.nodes.roots import NEW_CONTAINERD, OLD_CONTAINERD, SET_CONTAINERD, make_root
 
 LIST = f"{CERTS}:/etc/docker/certs.d"
 OLD_LIST = SET_CONTAINERD.replace(CERTS, LIST)
@@ -29,6 +33,20 @@ def test_no_containerd_looks_anywhere_unless_it_was_told(config: str | None, rel
     assert looking.missing is not None
     assert look(looking.missing, release=release) == Looking()
     assert "looks into no certs.d" in looking.notes[0]
+
+
+@pytest.mark.parametrize("path", ['"certs.d"', '["/certs.d"]', "{ a = 1 }", "3", '"/"'])
+def test_a_folder_that_is_no_absolute_path_is_not_looked_into(path: str) -> None:
+    looking = look(f"version = 3\n[{IMAGES}.registry]\nconfig_path = {path}\n")
+    assert (looking.folder, looking.missing is not None) == (CERTS, True)
+    assert "no absolute config_path" in looking.notes[0]
+
+
+@pytest.mark.parametrize("path", ["", "conf.d/*"])
+def test_an_import_that_is_no_file_is_passed_over(path: str, tmp_path: Path) -> None:
+    node = make_root(tmp_path, {"etc/containerd/config.toml": f'version = 3\nimports = ["{path}"]\n[{SETS}'})
+    (node / "etc/containerd/conf.d/folder").mkdir(parents=True)
+    assert detection.look(Root(node)) == Looking()
 
 
 @pytest.mark.parametrize(
