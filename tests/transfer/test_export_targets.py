@@ -181,6 +181,16 @@ async def test_a_tag_that_moved_names_its_new_image_in_a_folder(shelf: Shelf, tm
     assert [entry["digest"] for entry in layout_index(tmp_path / "stick")["manifests"]] == [digest_of(new)]
 
 
+async def test_a_tag_of_an_early_export_names_its_new_image_in_a_folder(shelf: Shelf, tmp_path: Path) -> None:
+    await shelf.image("team/app", "v1", b"old")
+    await to_folder(shelf, tmp_path, "team/app:v1")
+    early = (tmp_path / "index.json").read_text().replace("docker.io/team/app", "team/app")
+    (tmp_path / "index.json").write_text(early)
+    new = await shelf.image("team/app", "v1", b"new")
+    await to_folder(shelf, tmp_path, "team/app:v1")
+    assert [entry["digest"] for entry in layout_index(tmp_path)["manifests"]] == [digest_of(new)]
+
+
 async def test_a_blob_that_decayed_in_a_folder_is_written_again(shelf: Shelf, tmp_path: Path) -> None:
     await shelf.image("team/app", "v1", b"base")
     await to_folder(shelf, tmp_path, "team/app:v1")

@@ -119,10 +119,10 @@ def _told_apart(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(annotations: Mapping[str, str]) -> str:
     """The whole name as people say it: what was pushed here is not called an image of Docker Hub."""
     plain = annotations.get(NAME, "").removeprefix(_HERE)
-    return plain if _completed(plain) == annotations[IMAGE_NAME] else annotations[IMAGE_NAME]
+    return plain if completed(plain) == annotations[IMAGE_NAME] else annotations[IMAGE_NAME]
 
 
-def _completed(name: str) -> str:
+def completed(name: str) -> str:
     """What Docker, nerdctl and Kubernetes make of the name; under another they do not find an image of containerd."""
     first, slash, _ = name.partition("/")
     if slash and is_host(first):
@@ -139,7 +139,7 @@ def _entries(images: Sequence[Image]) -> list[dict[str, Any]]:
 
 
 def _names(chosen: Chosen) -> dict[str, str]:
-    names = {IMAGE_NAME: _completed(str(chosen)), NAME: f"{chosen.home}{chosen.ending}"}
+    names = {IMAGE_NAME: completed(str(chosen)), NAME: f"{chosen.home}{chosen.ending}"}
     return names if is_digest(chosen.reference) else names | {REF_NAME: chosen.reference}
 
 

@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 
 from app.errors import StartError
 from app.oci.digests import algorithm_of, new_hash
-from app.transfer.exports.contents import IMAGE_NAME, NAME, REF_NAME, distinct
+from app.transfer.exports.contents import IMAGE_NAME, NAME, REF_NAME, completed, distinct
 from app.transfer.exports.tarball import Member, Progress
 
 _BATCH: Final = 1 << 20
@@ -174,10 +174,12 @@ async def _merged(index: Any, chunks: AsyncIterator[bytes]) -> AsyncIterator[byt
 def _name(entry: Any) -> tuple[str, ...]:
     """What an entry of an index is called; its digest where it has no name.
 
-    Both names count: `team/app`, pushed here, is to engines what `team/app` of Docker Hub is.
+    Both names count: `team/app`, pushed here, is to engines what `team/app` of Docker Hub is. Early exports wrote the
+    first one short.
     """
     annotations = entry.get("annotations") or {}
-    both = tuple(str(annotations[name]) for name in (IMAGE_NAME, NAME) if name in annotations)
+    names = {name: str(annotations[name]) for name in (IMAGE_NAME, NAME) if name in annotations}
+    both = tuple(completed(said) if name == IMAGE_NAME else said for name, said in names.items())
     return both or (str(annotations.get(REF_NAME, entry["digest"])),)
 
 
