@@ -7,6 +7,8 @@
 selector=app.kubernetes.io/name=edge-registry,app.kubernetes.io/component=node-setup
 # Nodes that are asked, at a second each, what they want of people; what one lacks, others lack too.
 asked=20
+# Seconds for one that does not answer.
+patience=15
 
 # The folders of the engine that the nodes report, for REGISTRY_NODE_FOLDERS=auto.
 find_folders() {
@@ -47,14 +49,24 @@ tell_node_files() {
 
 # What nodes want of people, such as a line in containerd's own configuration: each sentence once, with the nodes' names.
 tell_wishes() {
-  local pod node pods=(-n "$REGISTRY_NODES_NAMESPACE" get pods -l "$selector" --field-selector status.phase=Running)
-  kube "${pods[@]}" -o 'jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName}{"\n"}{end}' >"$scratch/pods"
+  local pod node status reason wish pods=(-n "$REGISTRY_NODES_NAMESPACE" get pods -l "$selector" --field-selector status.phase=Running)
+  kube "${pods[@]}" -o 'jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName}{"\n"}{end}' >"$scratch/pods" || return 0
   head -n "$asked" "$scratch/pods" | while read -r pod node; do
-    kube -n "$REGISTRY_NODES_NAMESPACE" exec "$pod" -c node-setup -- edge-registry node-setup status --root /node \
-      --config /etc/edge-registry/nodes/node-setup.yaml </dev/null 2>&1 >/dev/null | sed "s/^/$node\t/" || true
-  done | grep -v 'command terminated with' | awk -F '\t' '
-    { others = ($2 in nodes) ? nodes[$2] ", " : ""; nodes[$2] = others $1 }
-    END { for (wish in nodes) print nodes[wish] ": " wish }' | while read -r wish; do say "node $wish"; done || true
+    status=0
+    timeout "$patience" kubectl ${REGISTRY_CONTEXT:+--context "$REGISTRY_CONTEXT"} -n "$REGISTRY_NODES_NAMESPACE" \
+      exec "$pod" -c node-setup -- edge-registry node-setup status --root /node \
+      --config /etc/edge-registry/nodes/node-setup.yaml </dev/null >/dev/null 2>"$scratch/said" || status=$?
+    tr -d '\000-\011\013-\037\177' <"$scratch/said" >"$scratch/wishes"
+    # What kubectl itself cannot do at one node, it cannot do at the next one either.
+    if [ "$status" != 0 ] && ! grep -q '^command terminated with' "$scratch/wishes"; then
+      reason=$(tail -n 1 "$scratch/wishes")
+      say "what nodes lack could not be asked (node $node): ${reason:-no answer within $patience seconds}"
+      break
+    fi
+    sed -e '/^command terminated with/d' -e "s/^/$node\t/" "$scratch/wishes"
+  done | awk -F '\t' '
+    { if ($2 in nodes) nodes[$2] = nodes[$2] ", " $1; else { order[++count] = $2; nodes[$2] = $1 } }
+    END { for (i = 1; i <= count; i++) print nodes[order[i]] ": " order[i] }' | while read -r wish; do say "node $wish"; done
 }
 
 install() {
