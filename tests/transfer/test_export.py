@@ -172,6 +172,19 @@ async def test_an_index_stays_as_it_is_byte_for_byte_also_for_one_platform(shelf
     assert [entry["Config"] for entry in one.manifest] == [f"blobs/{config.replace(':', '/')}"]
 
 
+async def test_images_that_engines_cannot_tell_apart_are_named() -> None:
+    shelf = Shelf(upstreams=("docker.io",))
+    await shelf.image("docker.io/team/app", "1", b"cached", platform=own_platform())
+    await shelf.image("team/app", "1", b"pushed", platform=own_platform())
+    both = ("docker.io/team/app:1", "team/app:1")
+    (remark,) = (await shelf.prepare(*both)).remarks
+    assert remark.startswith(f"{' and '.join(both)} have one name in container engines")
+    assert not (await shelf.prepare(*both, host="registry.local:5045")).remarks
+    await shelf.image("docker.io/team/app", "1", b"pushed", platform=own_platform())
+    assert not (await shelf.prepare(*both)).remarks
+    await shelf.close()
+
+
 async def test_of_a_cached_index_what_is_here_goes_along_and_the_rest_is_named(shelf: Shelf) -> None:
     here = await shelf.image("team/multi", None, b"base", b"here", platform=own_platform())
     away = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": [], "away": True}).encode()

@@ -11,8 +11,8 @@ from app.proxy.images import EVERY
 from app.proxy.namespace import Namespace
 from app.proxy.pins import own_platform
 from app.registry.bucket import Bucket
-from app.transfer.exports.choosing import Choosing, May
-from app.transfer.exports.contents import Contents, Format, contents
+from app.transfer.exports.choosing import Choosing, Chosen, May
+from app.transfer.exports.contents import Contents, Format, completed, contents
 from app.transfer.exports.gathering import Gathering, Image
 from app.transfer.exports.inventory import inventory, received
 from app.transfer.exports.loadable import Loadable, loadable
@@ -54,7 +54,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What will be written; `remarks` are lines for people about what it does not hold."""
+    """What will be written; `remarks` are lines for people about what is not in it, or will get lost."""
 
     images: Sequence[Image]
     contents: Contents
@@ -92,6 +92,7 @@ class Exporter:
         remarks = [
             f"{image.chosen}: not here, and so left out: {', '.join(image.absent)}" for image in images if image.absent
         ]
+        remarks += _namesakes(images)
         found = await self._loadable(images, platforms, wish, remarks)
         return Export(images, contents(self._bucket, images, found, wish.form, wish.have), remarks)
 
@@ -136,6 +137,18 @@ class Exporter:
         if wish.form is Format.DOCKER and len(found) < len(images):
             raise ManifestUnknown("\n".join(remarks))
         return found
+
+
+def _namesakes(images: Sequence[Image]) -> list[str]:
+    """Engines complete `team/app` to the name that Docker Hub's has in full."""
+    called: dict[str, list[Chosen]] = {}
+    for image in images:
+        called.setdefault(completed(str(image.chosen)), []).append(image.chosen)
+    return [
+        f"{' and '.join(map(str, same))} have one name in container engines, which keep one of them: see --host"
+        for same in called.values()
+        if len({one.entry.digest for one in same}) > 1
+    ]
 
 
 def _platforms(wish: Wish) -> Sequence[str]:
