@@ -8,7 +8,7 @@ from typing import Any, Final
 from app.oci.descriptors import Descriptor
 from app.oci.digests import Digest
 from app.oci.errors import BlobUnknown, ManifestInvalid, ManifestUnknown
-from app.oci.manifests import Manifest, parse_manifest
+from app.oci.manifests import Manifest
 from app.oci.names import Name
 from app.oci.references import Tag
 from app.proxy.images import EVERY, choose
@@ -17,6 +17,8 @@ from app.registry import keys, tags
 from app.registry.bucket import Bucket, side_by_side
 from app.registry.failures import translated
 from app.registry.keys import Copy, Entry
+from app.registry.manifests import parsed
+from app.registry.off_loop import off_loop
 from app.registry.publishing import first_linked
 from app.registry.referrers import ReferrersOf
 from app.registry.stored import first_entry, read_manifest
@@ -112,7 +114,7 @@ class Gathering:
         _demand(str(chosen), missing)
         found.parts += blobs
         if manifest.children:
-            await self._add_children(found, json.loads(data)["manifests"])
+            await self._add_children(found, await _listed(data))
         if self._referrers:
             await self._add_referrers(found)
         return found
@@ -151,7 +153,7 @@ class Gathering:
         parts, missing = await self._blobs(name, manifest)
         parts.insert(0, _part(name, entry))
         if manifest.children and depth < _DEPTH:
-            for below in json.loads(data)["manifests"]:
+            for below in await _listed(data):
                 child = await self._child(name, below, depth + 1)
                 parts += child.parts
                 missing += child.missing
@@ -202,11 +204,18 @@ class Gathering:
     async def _read(self, name: Name, entry: Entry) -> tuple[bytes, Manifest]:
         try:
             data = await read_manifest(self._bucket, name, entry)
-            return data, parse_manifest(data, entry.media_type)
+            return data, await parsed(data, entry.media_type)
         except NotFound as exc:
             raise ManifestUnknown(f"{name}@{entry.digest}: the manifest was deleted just now") from exc
         except ManifestInvalid as exc:
             raise ManifestInvalid(f"{name}@{entry.digest}: {exc.message}") from exc
+
+
+async def _listed(index: bytes) -> list[Any]:
+    """The entries of an index that was parsed before."""
+    document: Any = await off_loop(len(index), json.loads, index)
+    listed: list[Any] = document["manifests"]
+    return listed
 
 
 def _demand(title: str, missing: Sequence[Descriptor]) -> None:
