@@ -105,6 +105,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return  # nobody could be answered (RFC 9112 section 9.6)
         super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # httptools takes its body for other requests
         # ASGI would tell an application that sends that its client has gone only if it listened at the same time.
         self.scope["extensions"] = {CLIENT: {"gone": self.transport.is_closing}}
         if self.scope["method"] not in ("GET", "HEAD"):

@@ -79,3 +79,16 @@ async def test_headers_behind_a_refused_body_are_bounded_too() -> None:
         connection(state).data_received(bytes(10) + b"GET /behind HTTP/1.1\r\nX: " + bytes(b"y" * HEADER_BYTES))
         connection(state).data_received(b"y")
         assert b" 400 " in await reader.readuntil(b"\r\n\r\n")
+
+
+async def test_the_body_of_a_request_that_offers_an_upgrade_is_no_other_request() -> None:
+    paths: list[str] = []
+    async with refusing(paths) as (reader, writer, state):
+        writer.write(put("/before", 0))
+        await reader.readuntil(b"\r\n\r\n")
+        body = b"GET /smuggled HTTP/1.1\r\nHost: r\r\n\r\n"
+        head = put("/offer", len(body)).replace(b"Host: r", b"Host: r\r\nConnection: upgrade\r\nUpgrade: h2c")
+        connection(state).data_received(head)
+        connection(state).data_received(body)
+        assert (await reader.read()).count(b"HTTP/1.1") == 1
+    assert paths == ["/before", "/offer"]
