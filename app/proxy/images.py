@@ -1,17 +1,17 @@
 """Whole images of an upstream: what one consists of, what of it is here, and bringing the rest."""
 
 import asyncio
-import json
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from app.oci.descriptors import Descriptor
 from app.oci.digests import Digest, is_digest
 from app.oci.errors import BlobUnknown, ManifestInvalid, ManifestUnknown, RegistryError
 from app.oci.names import Name
+from app.oci.platforms import chosen_of
 from app.oci.references import Tag
 from app.proxy.cache import Cache
 from app.proxy.documents import said_digest
@@ -31,8 +31,6 @@ from app.registry.referrers import ReferrersOf
 from app.registry.stored import first_entry, read_manifest
 from storage import NotFound
 
-EVERY: Final = "all"
-"""The platform that means all of them."""
 _AT_ONCE: Final = 3
 _DEPTH: Final = 8
 """Levels of indexes, and signatures of signatures, that are followed."""
@@ -127,40 +125,6 @@ async def _signatures(bucket: Bucket, name: Name, subject: Digest) -> list[Diges
         if living is not None:
             found.append(living[0].digest)
     return found
-
-
-def choose(children: Iterable[Any], platforms: Sequence[str]) -> tuple[list[Digest], list[str]]:
-    """The images of an index that are for `platforms`, and the platforms for which there is none.
-
-    As for container engines, an image that names no platform is for every one.
-    """
-    listed = [(Digest(child["digest"]), _spellings(child.get("platform"))) for child in children]
-    wanted = {_plain(platform) for platform in platforms}
-    if EVERY in wanted:
-        return [digest for digest, _ in listed], []
-    chosen = [digest for digest, spelled in listed if spelled is None or spelled & wanted]
-    offered = {spelling for _, spelled in listed for spelling in spelled or ()}
-    if any(spelled is None for _, spelled in listed):
-        offered |= wanted
-    return chosen, [platform for platform in platforms if _plain(platform) not in offered]
-
-
-def chosen_of(index: bytes, platforms: Sequence[str]) -> tuple[list[Digest], list[str]]:
-    """As `choose`, of the bytes of an index that was parsed before."""
-    return choose(json.loads(index)["manifests"], platforms)
-
-
-def _spellings(platform: Any) -> set[str] | None:
-    if not isinstance(platform, dict):
-        return None
-    short = f"{platform.get('os')}/{platform.get('architecture')}"
-    variant = platform.get("variant")
-    return {short, _plain(f"{short}/{variant}")} if variant else {short}
-
-
-def _plain(platform: str) -> str:
-    """Every arm64 is a v8, whether or not it says so."""
-    return "linux/arm64" if platform == "linux/arm64/v8" else platform
 
 
 async def bring(

@@ -13,9 +13,10 @@ from typing import Any, Final
 from app.oci.digests import Digest, is_digest
 from app.oci.errors import NameUnknown, RegistryError, Unavailable
 from app.oci.names import Name, parse_name
+from app.oci.platforms import EVERY
 from app.oci.references import Tag, parse_reference
 from app.proxy.cache import Cache
-from app.proxy.images import EVERY, Progress, Survey, bring, outline, survey
+from app.proxy.images import Progress, Survey, bring, outline, survey
 from app.proxy.repository import ProxiedRepository
 from app.proxy.selection import Selection, Selector
 from app.proxy.upstreams import Upstream

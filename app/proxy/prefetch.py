@@ -1,21 +1,22 @@
 """The rest of an image, fetched in the background once its manifest was pulled: small blobs first, people before it."""
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from app.oci.descriptors import Descriptor
 from app.oci.digests import Digest
 from app.oci.errors import RegistryError
 from app.oci.manifests import Manifest
 from app.oci.names import Name
+from app.oci.platforms import named_for
 from app.proxy.errors import UpstreamError
 from app.proxy.spool import Origin
 from app.proxy.transfers import Transfers
 from app.proxy.upstreams import Upstream
 from app.registry.bucket import Bucket
+from app.registry.off_loop import off_loop
 
 _QUEUE: Final = 10_000
 _WORKERS: Final = 3
@@ -47,8 +48,8 @@ class Prefetch:
             return False
         for blob in sorted(manifest.blobs, key=lambda blob: blob.size):
             self._put(upstream, name, blob)
-        if manifest.children and self.pull is not None:
-            self._bucket.spawn(self._children(upstream, name, list(children_for(data, settings.platforms))))
+        if manifest.children and settings.platforms:
+            self._bucket.spawn(self._children(upstream, name, data))
         return True
 
     async def run(self) -> None:
@@ -68,11 +69,10 @@ class Prefetch:
                 self._queued.discard((name, blob.digest))
                 self._queue.task_done()
 
-    async def _children(self, upstream: Upstream, name: Name, digests: Sequence[Digest]) -> None:
+    async def _children(self, upstream: Upstream, name: Name, index: bytes) -> None:
         """One after the other, because each may cost one pull of a rate limit."""
-        assert self.pull is not None  # noqa: S101  (`pulled` looked)
-        for digest in digests:
-            if upstream.may_prefetch():
+        for digest in await off_loop(len(index), named_for, index, upstream.settings.prefetch.platforms):
+            if self.pull is not None and upstream.may_prefetch():
                 with suppress(UpstreamError, RegistryError):
                     await self.pull(upstream, name, digest)
 
@@ -81,18 +81,3 @@ class Prefetch:
             return
         self._queued.add((name, blob.digest))
         self._queue.put_nowait((upstream, name, blob))
-
-
-def children_for(data: bytes, platforms: Sequence[str]) -> Iterator[Digest]:
-    """Digests of those children of an index that are for one of `platforms` (`os/architecture` or with a variant)."""
-    wanted = set(platforms)
-    listed: Any = json.loads(data).get("manifests") if wanted else None
-    for child in listed if isinstance(listed, list) else ():
-        platform = child.get("platform") if isinstance(child, dict) else None
-        if isinstance(platform, dict) and wanted & _spellings(platform):
-            yield Digest(child["digest"])
-
-
-def _spellings(platform: dict[str, Any]) -> set[str]:
-    short = f"{platform.get('os')}/{platform.get('architecture')}"
-    return {short, f"{short}/{platform.get('variant')}"}

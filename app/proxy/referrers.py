@@ -17,6 +17,7 @@ from app.proxy.failures import meaning
 from app.proxy.manifests import ProxiedManifests
 from app.proxy.upstreams import Upstream
 from app.registry.notes import Notes
+from app.registry.off_loop import off_loop
 from app.registry.referrers import PAGE, PAGE_BYTES, Referrers, ReferrersOf
 
 _PAGES: Final = 20
@@ -72,7 +73,7 @@ class ProxiedReferrers(ReferrersOf):
             raise Denied(exc.message) from exc
         except RegistryError as exc:
             raise Failing(exc.message) from exc
-        return _descriptors(json.loads(data))
+        return _descriptors(await off_loop(len(data), json.loads, data))
 
 
 async def _listed(source: Upstream, name: str, subject: Digest) -> Descriptors:

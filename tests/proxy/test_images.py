@@ -9,7 +9,8 @@ import pytest
 
 from app.oci.digests import Digest
 from app.oci.errors import BlobUnknown, Denied, ManifestUnknown, Unavailable
-from app.proxy.images import choose, survey
+from app.oci.platforms import choose
+from app.proxy.images import survey
 from tests.proxy.pinning import Here, named, opened
 from tests.services.client import INDEX, MANIFEST, descriptor, digest_of, make_index
 from tests.services.front import Fault, Front

@@ -28,7 +28,7 @@ def image(upstream: Distribution) -> Image:
 @pytest.fixture(scope="module")
 def index(upstream: Distribution) -> Index:
     return upstream.pusher.index(
-        "team/many", "1", {"linux/amd64": [100], "linux/arm64": [200], "linux/arm64/v8": [300], "windows/amd64": [400]}
+        "team/many", "1", {"linux/amd64": [100], "linux/arm/v6": [200], "linux/arm/v7": [300], "windows/amd64": [400]}
     )
 
 
@@ -81,7 +81,7 @@ async def test_switched_off_it_fetches_nothing(front: Front, image: Image, tmp_p
 
 
 async def test_of_an_index_the_configured_platforms_arrive(front: Front, index: Index, tmp_path: Path) -> None:
-    wanted = {"linux/amd64", "linux/arm64/v8"}
+    wanted = {"linux/amd64", "linux/arm/v7"}
     async with pulling(tmp_path, eager(front, platforms=sorted(wanted))) as service:
         (await service.client.get(f"/v2/{UP}/team/many/manifests/1")).expect(200)
         for platform in wanted:
@@ -131,7 +131,7 @@ async def test_it_stops_at_the_reserve_of_a_rate_limit(
 ) -> None:
     """Ten pulls are kept for people. Twelve are left: the index takes one, its first child one, and there it ends."""
     front.hub = HubLimit(limit=100, remaining=12)
-    platforms = ["linux/amd64", "linux/arm64", "linux/arm64/v8", "windows/amd64"]
+    platforms = ["linux/amd64", "linux/arm", "windows/amd64"]
     async with pulling(tmp_path, eager(front, platforms=platforms, rate_reserve=10)) as service:
         (await service.client.get(f"/v2/{UP}/team/many/manifests/1")).expect(200)
         await settled(service)

@@ -20,6 +20,7 @@ build() {
   mkdir "$target/.new"
   source=$(cd "$target" && go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
   (cd "$source" && CGO_ENABLED=0 nice -n 5 go build -trimpath -ldflags "-s -w -X $variable=${module##*@}" -o "$target/.new/" "$@")
+  if [ -e "$target/.new/cmd" ]; then mv "$target/.new/cmd" "$target/.new/docker-compose"; fi # called like its folder there
   echo "$module" >"$target/.new/version"
   rm -rf "$folder"
   mv "$target/.new" "$folder"
@@ -30,6 +31,5 @@ build containerd github.com/containerd/containerd/v2@v2.4.2 github.com/container
 # Modules of later releases cannot be had from every proxy.
 build buildkit github.com/moby/buildkit@v0.29.0 github.com/moby/buildkit/version.Version ./cmd/buildkitd ./cmd/buildctl
 build compose github.com/docker/compose/v2@v2.40.3 github.com/docker/compose/v2/internal.Version ./cmd
-if [ -e "$target/compose/cmd" ]; then mv "$target/compose/cmd" "$target/compose/docker-compose"; fi
 # Numbered apart from the daemon: what is in it was tagged with 29.8.
 build docker github.com/moby/moby/v2@v2.0.0-beta.24 github.com/moby/moby/v2/dockerversion.Version ./cmd/dockerd

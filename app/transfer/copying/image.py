@@ -10,9 +10,9 @@ from app.oci.digests import Digest
 from app.oci.errors import ManifestBlobUnknown, ManifestUnknown
 from app.oci.manifests import parse_manifest
 from app.oci.names import Name
+from app.oci.platforms import choose
 from app.oci.references import Tag
 from app.proxy.errors import Missing, Portal
-from app.proxy.images import choose
 from app.registry.bucket import side_by_side
 from app.registry.registry import Repository
 from app.transfer.copying.blobs import CopiedBlobs

@@ -7,7 +7,7 @@ from typing import Any, Final
 from app.errors import StartError
 from app.oci.digests import Digest
 from app.oci.errors import BlobUnknown, ManifestUnknown, RegistryError
-from app.proxy.images import EVERY
+from app.oci.platforms import EVERY
 from app.proxy.namespace import Namespace
 from app.proxy.pins import own_platform
 from app.registry.bucket import Bucket

@@ -10,8 +10,8 @@ from app.oci.digests import Digest
 from app.oci.errors import BlobUnknown, ManifestInvalid, ManifestUnknown
 from app.oci.manifests import Manifest
 from app.oci.names import Name
+from app.oci.platforms import EVERY, choose
 from app.oci.references import Tag
-from app.proxy.images import EVERY, choose
 from app.quantities import size_text
 from app.registry import keys, tags
 from app.registry.bucket import Bucket, side_by_side

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from app.oci.descriptors import Descriptor, parse_descriptor
 from app.oci.digests import Digest
-from app.proxy.images import choose
+from app.oci.platforms import choose
 from app.registry.bucket import Bucket
 from app.registry.failures import translated
 from app.registry.stored import first_entry, read_manifest

@@ -19,7 +19,7 @@ from app.oci.manifests import (
     Manifest,
     parse_manifest,
 )
-from app.proxy.images import EVERY, chosen_of
+from app.oci.platforms import EVERY, chosen_of
 from app.registry.off_loop import off_loop
 from app.transfer.errors import ArchiveRefused
 from app.transfer.imports.listed import Contents
